@@ -1,0 +1,274 @@
+//! The stream of outcomes, and the scheduler of the branches behind it.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+use futures_core::stream::FusedStream;
+use tokio::time::Instant;
+
+use super::roster::Place;
+use super::slab::{Slot, SlotProj, Slots};
+use super::{BranchError, Outcome};
+use crate::deadline::{Deadline, Timer};
+use crate::error::panic_message;
+
+/// A [`Stream`] of one [`Outcome`] per branch, in completion order. Outcomes of one sweep come in declared order.
+///
+/// # The trap
+///
+/// The branches run while this stream is polled, and only then. A consumer that takes an outcome and then awaits that
+/// branch's *body* before it polls again stalls the siblings: they neither start nor go on, and their time runs. Read
+/// bodies while you poll the stream, as every merge in [`merge`](crate::merge) does, or hand the body on and be done.
+///
+/// # Cancellation
+///
+/// Dropping it drops every branch that still runs. A branch's future is dropped as soon as it has finished, before its
+/// outcome is handed out.
+///
+/// # Panics in a branch
+///
+/// are that branch's outcome, [`BranchError::Panicked`]; the others go on.
+///
+/// # Deadline
+///
+/// [`end_at`](Self::end_at) bounds the whole: at that instant every unfinished branch is dropped and yields
+/// [`BranchError::DeadlineExceeded`]. A branch that completes at the very instant has completed.
+pub struct Gather<F: Future> {
+    // Declared first, dropped first: the branches let go of their wakers before the set is given back.
+    slots: Slots<F>,
+    place: Place,
+    /// Not started yet.
+    queued: u64,
+    /// Started and not finished.
+    running: u64,
+    /// Finished and not yielded.
+    done: u64,
+    /// How many may run at once.
+    width: usize,
+    timer: Timer,
+}
+
+impl<F, T, E> Gather<F>
+where
+    F: Future<Output = Result<T, BranchError<E>>>,
+{
+    /// Nothing is polled here: a branch starts when the stream is polled first.
+    pub(crate) fn new(
+        place: Place,
+        width: usize,
+        branches: impl Iterator<Item = Result<F, BranchError<E>>>,
+    ) -> Self {
+        let mut gather = Self {
+            slots: Slots::new(place.roster().len()),
+            place,
+            queued: 0,
+            running: 0,
+            done: 0,
+            width,
+            timer: Timer::new(Deadline::NEVER),
+        };
+        for (index, branch) in branches.enumerate() {
+            let bit = 1 << index;
+            let slot = match branch {
+                Ok(future) => {
+                    gather.queued |= bit;
+                    Slot::Running {
+                        future,
+                        since: None,
+                    }
+                }
+                Err(error) => {
+                    gather.done |= bit;
+                    Slot::Done {
+                        output: Some(Err(error)),
+                        elapsed: Duration::ZERO,
+                    }
+                }
+            };
+            gather.slots.get(index).set(slot);
+        }
+        gather
+    }
+
+    /// Ends the gather at `deadline`, or at the one set before if that is earlier.
+    ///
+    /// If it has passed before the stream is first polled, no branch is started.
+    pub fn end_at(&mut self, deadline: Deadline) {
+        self.timer = Timer::new(self.timer.deadline().earlier(deadline));
+    }
+
+    /// The outcomes that are still to come.
+    #[must_use]
+    pub fn remaining(&self) -> usize {
+        (self.queued | self.running | self.done).count_ones() as usize
+    }
+
+    /// Starts what may start and polls what has been woken, each once. All of it is in one sweep, so a branch that is
+    /// ready at once does not keep the next from starting.
+    fn sweep(&mut self) {
+        let mut woken = self.place.wakers().take_woken() & self.running;
+        // One reading of the clock serves the sweep.
+        let mut now = None;
+        loop {
+            while self.queued != 0 && (self.running.count_ones() as usize) < self.width {
+                let now = *now.get_or_insert_with(Instant::now);
+                if self.timer.deadline().has_passed_at(now) {
+                    break;
+                }
+                let index = self.queued.trailing_zeros() as usize;
+                let bit = 1 << index;
+                self.queued &= !bit;
+                self.running |= bit;
+                woken |= bit;
+                if let SlotProj::Running { since, .. } = self.slots.get(index).project() {
+                    *since = Some(now);
+                }
+            }
+            if woken == 0 {
+                return;
+            }
+            while woken != 0 {
+                let index = woken.trailing_zeros() as usize;
+                woken &= woken - 1;
+                self.poll_slot(index, &mut now);
+            }
+        }
+    }
+
+    fn poll_slot(&mut self, index: usize, now: &mut Option<Instant>) {
+        let mut slot = self.slots.get(index);
+        let SlotProj::Running { future, since } = slot.as_mut().project() else {
+            unreachable!("only running branches are polled");
+        };
+        let cx = &mut Context::from_waker(self.place.wakers().waker(index));
+        let output = match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+            Ok(Poll::Pending) => return,
+            Ok(Poll::Ready(output)) => output,
+            Err(payload) => Err(BranchError::Panicked(panic_message(payload.as_ref()))),
+        };
+        // A branch that was started in this sweep has waited for nothing; another's clock is read once for all.
+        let since = since.expect("set when it was started");
+        let now = *now.get_or_insert_with(Instant::now);
+        self.finish(index, output, now.saturating_duration_since(since));
+    }
+
+    /// Drops the branch's future and keeps its output.
+    fn finish(&mut self, index: usize, output: F::Output, elapsed: Duration) {
+        let mut slot = self.slots.get(index);
+        let done = Slot::Done {
+            output: Some(output),
+            elapsed,
+        };
+        // The output stands even if the future panics on its way out.
+        if catch_unwind(AssertUnwindSafe(|| slot.set(done))).is_err() {
+            slot.set(Slot::Done {
+                output: Some(Err(BranchError::Panicked(
+                    "a panic while dropping it".into(),
+                ))),
+                elapsed,
+            });
+        }
+        let bit = 1 << index;
+        self.queued &= !bit;
+        self.running &= !bit;
+        self.done |= bit;
+    }
+
+    fn expire(&mut self) {
+        let now = Instant::now();
+        let mut unfinished = self.queued | self.running;
+        while unfinished != 0 {
+            let index = unfinished.trailing_zeros() as usize;
+            unfinished &= unfinished - 1;
+            let since = match self.slots.get(index).project() {
+                SlotProj::Running { since, .. } => *since,
+                _ => None,
+            };
+            let elapsed = since.map_or_else(Default::default, |since| {
+                now.saturating_duration_since(since)
+            });
+            self.finish(index, Err(BranchError::DeadlineExceeded), elapsed);
+        }
+    }
+
+    fn take_done(&mut self) -> Option<Outcome<T, E>> {
+        if self.done == 0 {
+            return None;
+        }
+        let index = self.done.trailing_zeros() as usize;
+        self.done &= self.done - 1;
+        let mut slot = self.slots.get(index);
+        let SlotProj::Done { output, elapsed } = slot.as_mut().project() else {
+            unreachable!("marked as done");
+        };
+        let (result, elapsed) = (output.take().expect("taken once"), *elapsed);
+        slot.set(Slot::Empty);
+        let member = &self.place.roster().members()[index];
+        Some(Outcome {
+            branch: member.id.clone(),
+            required: member.required,
+            elapsed,
+            result,
+        })
+    }
+}
+
+impl<F, T, E> Stream for Gather<F>
+where
+    F: Future<Output = Result<T, BranchError<E>>>,
+{
+    type Item = Outcome<T, E>;
+
+    /// ## Running => (Running | Expired) => Empty
+    ///
+    /// What has finished goes out first; it needs no wake-up and no clock. Then the task is registered *before* the bits
+    /// are taken, so that a branch woken in between wakes it again. The deadline is looked at last, and only while
+    /// something is unfinished: at a tie, finished work wins.
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Outcome<T, E>>> {
+        let this = &mut *self;
+        if this.done == 0 {
+            if this.queued | this.running == 0 {
+                return Poll::Ready(None);
+            }
+            this.place.wakers().register(cx.waker());
+            this.sweep();
+            if this.done == 0 {
+                if this.timer.poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                this.expire();
+            }
+        }
+        Poll::Ready(this.take_done())
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.remaining(), Some(self.remaining()))
+    }
+}
+
+impl<F, T, E> FusedStream for Gather<F>
+where
+    F: Future<Output = Result<T, BranchError<E>>>,
+{
+    fn is_terminated(&self) -> bool {
+        self.remaining() == 0
+    }
+}
+
+impl<F: Future> fmt::Debug for Gather<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gather")
+            .field("branches", &self.place.roster().members())
+            .field("queued", &self.queued.count_ones())
+            .field("running", &self.running.count_ones())
+            .field("done", &self.done.count_ones())
+            .field("deadline", &self.timer.deadline())
+            .finish()
+    }
+}

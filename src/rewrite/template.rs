@@ -1,0 +1,351 @@
+//! Templates for paths and URIs.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::Uri;
+use http::uri::{Authority, PathAndQuery, Scheme};
+
+use crate::error::{BuildError, ClientFault};
+use crate::params::PathParams;
+
+/// A path, or an absolute `http`/`https` URI, with `{name}` placeholders in its path and query.
+///
+/// A value can't leave its place. It is percent-encoded down to the unreserved characters (RFC 3986 §2.3), in one pass, so
+/// that a value of `{other}` stays just that; and no value may change the path's structure: one that is empty or holds a
+/// dot segment is refused (RFC 3986 §3.3). Scheme and authority are part of the template only, and are never parsed again.
+///
+/// ```
+/// use watershed::rewrite::{PathParams, UriTemplate};
+///
+/// let template = UriTemplate::new("http://127.0.0.1:9002/users/{id}/orders?since={since}");
+/// let params = PathParams::from_iter([("id", "a/b"), ("since", "1 & 2")]);
+/// let uri = template.expand(&params).unwrap();
+/// assert_eq!(uri.path_and_query().unwrap(), "/users/a%2Fb/orders?since=1%20%26%202");
+/// assert_eq!(uri.authority().unwrap(), "127.0.0.1:9002");
+///
+/// let escape = PathParams::from_iter([("id", "../admin"), ("since", "")]);
+/// assert!(template.expand(&escape).is_err());
+/// ```
+#[derive(Clone)]
+pub struct UriTemplate {
+    target: Option<(Scheme, Authority)>,
+    pieces: Box<[Piece]>,
+    /// The result, if there is nothing to fill in.
+    constant: Option<PathAndQuery>,
+}
+
+#[derive(Debug, Clone)]
+enum Piece {
+    Literal(Box<str>),
+    Param { name: Box<str>, position: Position },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Position {
+    Path,
+    Query,
+}
+
+/// Why a template could not be expanded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RewriteError {
+    /// The request has no such parameter: our mistake, not the client's.
+    #[error("the request has no path parameter {name:?}")]
+    Missing {
+        /// The placeholder's name.
+        name: Box<str>,
+    },
+    /// The value can't be used in its place: the client's fault, which a merge answers with 400.
+    #[error("a path parameter can't be used in the template")]
+    Value(#[source] ClientFault),
+}
+
+impl UriTemplate {
+    /// Parses `template`.
+    ///
+    /// # Panics
+    ///
+    /// Where [`try_new`](Self::try_new) returns an error.
+    #[must_use]
+    #[track_caller]
+    pub fn new(template: &str) -> Self {
+        BuildError::expect(Self::try_new(template))
+    }
+
+    /// Parses `template`: `/path/{name}?query={name}`, with `http://authority` or `https://authority` before it or not.
+    ///
+    /// # Errors
+    ///
+    /// If it is neither a path nor such a URI; if a placeholder stands in scheme or authority, is not closed, or has a name
+    /// other than letters, digits, `_` and `-`; if a character has no place in a URI; if it has a fragment, user
+    /// information, or a dot segment.
+    pub fn try_new(template: &str) -> Result<Self, BuildError> {
+        let fail =
+            |why: &str| BuildError::new(format!("{template:?} is not a URI template: {why}"));
+        if let Some(place) = template.find(|c: char| !c.is_ascii_graphic()) {
+            return Err(fail(&format!("byte {place} has to be percent-encoded")));
+        }
+        let (target, path) = match template.split_once("://") {
+            Some((scheme, rest)) if !scheme.contains(['/', '?', '{']) => {
+                let scheme = match scheme.to_ascii_lowercase().as_str() {
+                    "http" => Scheme::HTTP,
+                    "https" => Scheme::HTTPS,
+                    _ => return Err(fail("the scheme is neither http nor https")),
+                };
+                let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+                let (authority, path) = rest.split_at(end);
+                if authority.contains(['{', '}']) {
+                    return Err(fail("a placeholder can't stand in the authority"));
+                }
+                if authority.contains('@') {
+                    return Err(fail("user information has no place in it"));
+                }
+                let authority: Authority = authority
+                    .parse()
+                    .ok()
+                    .filter(|authority: &Authority| !authority.host().is_empty())
+                    .ok_or_else(|| fail("the authority is not host[:port]"))?;
+                if authority
+                    .as_str()
+                    .rsplit_once(':')
+                    .is_some_and(|(host, port)| {
+                        !port.contains(']') && !host.is_empty() && authority.port_u16().is_none()
+                    })
+                {
+                    return Err(fail("the port is not a number up to 65535"));
+                }
+                (Some((scheme, authority)), path)
+            }
+            _ if !template.starts_with('/') => {
+                return Err(fail("it starts with neither / nor http:// nor https://"));
+            }
+            _ if template.starts_with("//") => {
+                return Err(fail(
+                    "a path that starts with // would read as an authority",
+                ));
+            }
+            _ => (None, template),
+        };
+        if path.contains('#') {
+            return Err(fail("a fragment is not sent"));
+        }
+        let pieces = parse_pieces(path).map_err(|why| fail(&why))?;
+        let literal_dots = path.split('?').next().unwrap_or_default().split('/');
+        if literal_dots
+            .filter(|segment| !segment.contains('{'))
+            .any(is_dot_segment)
+        {
+            return Err(fail("it has a dot segment"));
+        }
+        let mut template = Self {
+            target,
+            pieces,
+            constant: None,
+        };
+        if template.names().next().is_none() {
+            let constant = template
+                .path_and_query(&PathParams::default())
+                .map_err(|_| fail("the path is not one of a URI"))?;
+            template.constant = Some(constant);
+        }
+        Ok(template)
+    }
+
+    /// The names of the placeholders, in order; a name that is used twice comes twice.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Param { name, .. } => Some(&**name),
+            Piece::Literal(_) => None,
+        })
+    }
+
+    /// The scheme of an absolute template.
+    #[must_use]
+    pub fn scheme(&self) -> Option<&Scheme> {
+        self.target.as_ref().map(|(scheme, _)| scheme)
+    }
+
+    /// The authority of an absolute template.
+    #[must_use]
+    pub fn authority(&self) -> Option<&Authority> {
+        self.target.as_ref().map(|(_, authority)| authority)
+    }
+
+    /// Fills in `params`.
+    ///
+    /// # Errors
+    ///
+    /// [`RewriteError::Missing`] if a placeholder has no value, [`RewriteError::Value`] if a value in the path is empty or
+    /// holds a dot segment, or if the whole is too long for a URI (65 534 bytes).
+    pub fn expand(&self, params: &PathParams) -> Result<Uri, RewriteError> {
+        let path_and_query = match &self.constant {
+            Some(constant) => constant.clone(),
+            None => self.path_and_query(params)?,
+        };
+        let mut parts = http::uri::Parts::default();
+        parts.path_and_query = Some(path_and_query);
+        if let Some((scheme, authority)) = &self.target {
+            parts.scheme = Some(scheme.clone());
+            parts.authority = Some(authority.clone());
+        }
+        Ok(Uri::from_parts(parts).expect("a scheme comes with an authority and a path"))
+    }
+
+    fn path_and_query(&self, params: &PathParams) -> Result<PathAndQuery, RewriteError> {
+        let mut out = String::with_capacity(128);
+        for piece in &self.pieces {
+            match piece {
+                Piece::Literal(text) => out.push_str(text),
+                Piece::Param { name, position } => {
+                    let Some(value) = params.get(name) else {
+                        return Err(RewriteError::Missing { name: name.clone() });
+                    };
+                    if *position == Position::Path && !is_safe_in_path(value) {
+                        return Err(bad_value(name));
+                    }
+                    encode(&mut out, value);
+                }
+            }
+        }
+        // A value can be harmless alone and complete a dot segment with its neighbours: `{a}{b}`, `.{a}`.
+        let path = out.split('?').next().unwrap_or_default();
+        if path.split('/').any(is_dot_segment) {
+            let name = self.names().next().unwrap_or_default();
+            return Err(bad_value(name));
+        }
+        PathAndQuery::from_maybe_shared(bytes::Bytes::from(out)).map_err(|_| {
+            RewriteError::Value(ClientFault::new(
+                http::StatusCode::URI_TOO_LONG,
+                "the path is too long",
+            ))
+        })
+    }
+}
+
+fn bad_value(name: &str) -> RewriteError {
+    RewriteError::Value(ClientFault::bad_request(format!(
+        "the path parameter {name:?} is empty or holds a dot segment"
+    )))
+}
+
+fn parse_pieces(path: &str) -> Result<Box<[Piece]>, String> {
+    let mut pieces = Vec::new();
+    let mut position = Position::Path;
+    let mut literal = String::new();
+    if !path.starts_with('/') {
+        literal.push('/');
+    }
+    let mut rest = path;
+    while let Some(next) = rest.chars().next() {
+        rest = &rest[1..];
+        match next {
+            '{' => {
+                let end = rest.find('}').ok_or("a placeholder is not closed")?;
+                let name = &rest[..end];
+                let is_name_char = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+                if name.is_empty() || !name.chars().all(is_name_char) {
+                    return Err(format!("{{{name}}} is not a placeholder's name"));
+                }
+                rest = &rest[end + 1..];
+                if !literal.is_empty() {
+                    pieces.push(Piece::Literal(std::mem::take(&mut literal).into()));
+                }
+                pieces.push(Piece::Param {
+                    name: name.into(),
+                    position,
+                });
+                continue;
+            }
+            '}' => return Err("a placeholder is closed that was not opened".into()),
+            '%' => {
+                let hex = rest
+                    .get(..2)
+                    .is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+                if !hex {
+                    return Err("a % is not followed by two hexadecimal digits".into());
+                }
+            }
+            '?' if position == Position::Path => position = Position::Query,
+            '"' | '<' | '>' | '\\' | '^' | '`' | '|' | '[' | ']' => {
+                return Err(format!("{next} has to be percent-encoded"));
+            }
+            _ => {}
+        }
+        literal.push(next);
+    }
+    if !literal.is_empty() {
+        pieces.push(Piece::Literal(literal.into()));
+    }
+    Ok(pieces.into())
+}
+
+/// Whether a decoded value may stand in a path. A `/` in it is encoded; but behind a server that decodes before it resolves
+/// dot segments, `..%2F` would climb, so these are refused (and `\` with them, which some servers read as `/`).
+fn is_safe_in_path(value: &str) -> bool {
+    !value.is_empty()
+        && !value
+            .split(['/', '\\'])
+            .any(|part| part == "." || part == "..")
+}
+
+/// `.` and `..`, each dot as itself or percent-encoded.
+fn is_dot_segment(segment: &str) -> bool {
+    let mut dots = 0;
+    let mut rest = segment.as_bytes();
+    while !rest.is_empty() {
+        rest = match rest {
+            [b'.', rest @ ..] => rest,
+            [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
+            _ => return false,
+        };
+        dots += 1;
+    }
+    dots == 1 || dots == 2
+}
+
+/// Percent-encodes everything but the unreserved characters (RFC 3986 §2.3).
+fn encode(out: &mut String, value: &str) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in value.as_bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push(char::from(HEX[usize::from(byte >> 4)]));
+            out.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+    }
+}
+
+impl FromStr for UriTemplate {
+    type Err = BuildError;
+
+    fn from_str(template: &str) -> Result<Self, BuildError> {
+        Self::try_new(template)
+    }
+}
+
+impl fmt::Display for UriTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((scheme, authority)) = &self.target {
+            write!(f, "{scheme}://{authority}")?;
+        }
+        for piece in &self.pieces {
+            match piece {
+                Piece::Literal(text) => f.write_str(text)?,
+                Piece::Param { name, .. } => write!(f, "{{{name}}}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for UriTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("UriTemplate")
+            .field(&self.to_string())
+            .finish()
+    }
+}
