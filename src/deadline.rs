@@ -86,6 +86,11 @@ impl Deadline {
         self.at.is_some_and(|at| now >= at)
     }
 
+    /// Whether it has come and gone: `now > deadline`. At the very instant, finished work still counts.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.at.is_some_and(|at| Instant::now() > at)
+    }
+
     /// The earlier of the two; `self` when they are equal.
     #[must_use]
     pub fn earlier(self, other: Self) -> Self {

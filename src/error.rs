@@ -24,7 +24,7 @@ use std::error::Error;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{HeaderMap, Response, StatusCode};
+use http::{Response, StatusCode};
 
 /// An error of any type, as Tower's stacks pass them on.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -134,7 +134,7 @@ impl ClientFault {
 pub struct Problem {
     status: StatusCode,
     detail: Option<Cow<'static, str>>,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
     /// Rendered members, each `,"name":value`.
     members: Vec<u8>,
 }
@@ -146,7 +146,7 @@ impl Problem {
         Self {
             status,
             detail: None,
-            headers: HeaderMap::new(),
+            headers: Vec::new(),
             members: Vec::new(),
         }
     }
@@ -181,7 +181,7 @@ impl Problem {
     /// Adds a header to the answer, such as `Retry-After`.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.append(name, value);
+        self.headers.push((name, value));
         self
     }
 
@@ -208,11 +208,14 @@ impl Problem {
 
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers;
-        response.headers_mut().insert(
+        let headers = response.headers_mut();
+        headers.insert(
             CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
+        for (name, value) in self.headers {
+            headers.append(name, value);
+        }
         response
     }
 }

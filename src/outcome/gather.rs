@@ -11,9 +11,9 @@ use futures_core::Stream;
 use futures_core::stream::FusedStream;
 use tokio::time::Instant;
 
-use super::roster::Place;
+use super::roster::{Member, Place};
 use super::slab::{Slot, SlotProj, Slots};
-use super::{BranchError, Outcome};
+use super::{BranchError, BranchId, Outcome};
 use crate::deadline::{Deadline, Timer};
 use crate::error::panic_message;
 
@@ -100,6 +100,15 @@ where
     /// If it has passed before the stream is first polled, no branch is started.
     pub fn end_at(&mut self, deadline: Deadline) {
         self.timer = Timer::new(self.timer.deadline().earlier(deadline));
+    }
+
+    /// The branches of this call, in declared order, whatever has become of them.
+    pub fn branches(&self) -> impl Iterator<Item = &BranchId> {
+        self.members().iter().map(|member| &member.id)
+    }
+
+    pub(crate) fn members(&self) -> &[Member] {
+        self.place.roster().members()
     }
 
     /// The outcomes that are still to come.

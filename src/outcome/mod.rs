@@ -51,8 +51,12 @@ pub struct BranchId {
 }
 
 impl BranchId {
-    pub(crate) fn new(index: usize, name: Arc<str>) -> Self {
-        Self { index, name }
+    /// For tests of what handles outcomes. A fan-out numbers its branches itself.
+    pub fn new(index: usize, name: impl Into<Arc<str>>) -> Self {
+        Self {
+            index,
+            name: name.into(),
+        }
     }
 
     /// The place in the declared order, from zero.

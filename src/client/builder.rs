@@ -1,0 +1,151 @@
+//! What can be configured, and how the parts are put together.
+
+use std::time::Duration;
+
+use http_body::Body;
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::Client;
+use super::connector::{Connector, Protocol, Transport, tcp};
+use crate::error::{BoxError, BuildError};
+
+/// As good as for ever: what is longer is not timed, because the pool adds it to the clock's now.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// Configures a [`Client`]: see [`Client::builder`].
+#[derive(Debug, Clone)]
+pub struct ClientBuilder {
+    connect_timeout: Duration,
+    idle_timeout: Duration,
+    max_idle_per_host: usize,
+    http2_only: bool,
+    #[cfg(feature = "tls")]
+    roots: super::tls::Roots,
+}
+
+impl ClientBuilder {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(90),
+            max_idle_per_host: 64,
+            http2_only: false,
+            #[cfg(feature = "tls")]
+            roots: super::tls::Roots::default(),
+        }
+    }
+
+    /// How long making a connection may take: name lookup, TCP and TLS together. Default: 5 s. A name with several addresses
+    /// shares it out among them. `Duration::MAX` waits as long as the kernel does.
+    #[must_use]
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.connect_timeout = limit;
+        self
+    }
+
+    /// How long a connection is kept without a request. Default: 90 s. Choose less than the servers do: a request that is
+    /// sent as the server closes fails. Zero keeps none, `Duration::MAX` keeps them until the server closes.
+    #[must_use]
+    pub fn idle_timeout(mut self, limit: Duration) -> Self {
+        self.idle_timeout = limit;
+        self
+    }
+
+    /// How many connections to one scheme, host and port are kept without a request. Default: 64. Zero keeps none. It does not
+    /// bound how many are in use.
+    #[must_use]
+    pub fn max_idle_per_host(mut self, connections: usize) -> Self {
+        self.max_idle_per_host = connections;
+        self
+    }
+
+    /// Speaks HTTP/2 to every server, without asking: prior knowledge for `http://` ("h2c"), and the only protocol that is
+    /// offered for `https://`.
+    #[must_use]
+    pub fn http2_only(mut self) -> Self {
+        self.http2_only = true;
+        self
+    }
+
+    /// Trusts the certificates in `pem`, one or several, in addition to the bundled roots of Mozilla's list. If it can't be
+    /// read, [`try_build`](Self::try_build) says so.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn add_root_pem(mut self, pem: &[u8]) -> Self {
+        self.roots.add_pem(pem);
+        self
+    }
+
+    /// The client.
+    ///
+    /// # Panics
+    ///
+    /// Where [`try_build`](Self::try_build) returns an error.
+    #[must_use]
+    #[track_caller]
+    pub fn build<B>(self) -> Client<B>
+    where
+        B: Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        BuildError::expect(self.try_build())
+    }
+
+    /// The client.
+    ///
+    /// # Errors
+    ///
+    /// If the connect timeout is zero, or what was given as a root is not a PEM certificate.
+    pub fn try_build<B>(self) -> Result<Client<B>, BuildError>
+    where
+        B: Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        if self.connect_timeout.is_zero() {
+            return Err(BuildError::new(
+                "a connect timeout of zero would fail every call",
+            ));
+        }
+        let protocol = if self.http2_only {
+            Protocol::Http2
+        } else {
+            Protocol::Http1
+        };
+        // The pool asks for an idle timeout of zero only when a connection is wanted again, and holds it until then.
+        let max_idle = if self.idle_timeout.is_zero() {
+            0
+        } else {
+            self.max_idle_per_host
+        };
+        let connect_timeout = self.connect_timeout;
+        let idle_timeout = (self.idle_timeout < FOR_EVER).then_some(self.idle_timeout);
+        let connector = Connector::new(self.transport()?, connect_timeout, protocol);
+        let client = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(idle_timeout)
+            .pool_max_idle_per_host(max_idle)
+            .build(connector);
+        Ok(Client::over(client))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn transport(self) -> Result<Transport, BuildError> {
+        Ok(tcp(self.connect_timeout))
+    }
+
+    #[cfg(feature = "tls")]
+    fn transport(self) -> Result<Transport, BuildError> {
+        super::tls::over(tcp(self.connect_timeout), self.roots, self.http2_only)
+    }
+}
+
+impl Default for ClientBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,227 @@
+//! What may be said about caching an answer of several parts (RFC 9111 §5.2.2).
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::{AGE, CACHE_CONTROL, HeaderValue, VARY};
+
+/// The strictest of the parts' `Cache-Control`.
+#[derive(Debug)]
+pub(super) struct CacheControl {
+    no_store: bool,
+    no_cache: bool,
+    private: bool,
+    must_revalidate: bool,
+    public: bool,
+    /// The shortest that a part stays fresh; `None` as soon as one doesn't say.
+    max_age: Option<Duration>,
+}
+
+impl CacheControl {
+    /// Of no part yet: nothing is forbidden.
+    pub(super) fn new() -> Self {
+        Self {
+            no_store: false,
+            no_cache: false,
+            private: false,
+            must_revalidate: false,
+            public: true,
+            max_age: Some(Duration::MAX),
+        }
+    }
+
+    pub(super) fn add(&mut self, headers: &HeaderMap) {
+        let mut public = false;
+        let mut max_age = None::<u64>;
+        for line in headers.get_all(CACHE_CONTROL) {
+            for directive in line.as_bytes().split(|&byte| byte == b',') {
+                let mut halves = directive.splitn(2, |&byte| byte == b'=');
+                let name = halves.next().unwrap_or_default().trim_ascii();
+                match name.to_ascii_lowercase().as_slice() {
+                    b"no-store" => self.no_store = true,
+                    b"no-cache" => self.no_cache = true,
+                    b"private" => self.private = true,
+                    b"must-revalidate" | b"proxy-revalidate" => self.must_revalidate = true,
+                    b"public" => public = true,
+                    b"max-age" | b"s-maxage" => {
+                        // What can't be read is stale (RFC 9111 §4.2.1).
+                        let seconds = halves.next().and_then(seconds).unwrap_or(0);
+                        max_age = Some(max_age.map_or(seconds, |known| known.min(seconds)));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        self.public &= public;
+        // A part that has been in a cache has used up some of its time.
+        let age = headers
+            .get(AGE)
+            .and_then(|age| seconds(age.as_bytes()))
+            .unwrap_or(0);
+        let fresh = max_age.map(|max_age| Duration::from_secs(max_age.saturating_sub(age)));
+        self.max_age = self
+            .max_age
+            .zip(fresh)
+            .map(|(shortest, fresh)| shortest.min(fresh));
+    }
+
+    /// The field, if there is anything to say.
+    pub(super) fn value(&self) -> Option<HeaderValue> {
+        if self.no_store {
+            return Some(HeaderValue::from_static("no-store"));
+        }
+        let mut directives = Vec::new();
+        if self.private {
+            directives.push("private".to_owned());
+        }
+        if self.no_cache {
+            directives.push("no-cache".to_owned());
+        }
+        if let Some(max_age) = self.max_age.filter(|max_age| *max_age != Duration::MAX) {
+            if self.public && !self.private {
+                directives.push("public".to_owned());
+            }
+            directives.push(format!("max-age={}", max_age.as_secs()));
+        }
+        if self.must_revalidate {
+            directives.push("must-revalidate".to_owned());
+        }
+        if directives.is_empty() {
+            return None;
+        }
+        HeaderValue::try_from(directives.join(", ")).ok()
+    }
+}
+
+/// Delta seconds (RFC 9111 §1.2.2), quoted or not; more than fits is the most that fits.
+fn seconds(value: &[u8]) -> Option<u64> {
+    let value = value.trim_ascii();
+    let digits = match value {
+        [b'"', digits @ .., b'"'] => digits,
+        digits => digits,
+    };
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |seconds, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        Some(seconds.saturating_mul(10).saturating_add(digit))
+    })
+}
+
+/// The union of the parts' `Vary` (RFC 9110 §12.5.5).
+#[derive(Debug, Default)]
+pub(super) struct Vary {
+    /// In lower case, in the order in which they came.
+    names: Vec<String>,
+}
+
+impl Vary {
+    /// More names than any honest backend sends. Beyond them the answer varies by everything.
+    const MAX_NAMES: usize = 64;
+
+    pub(super) fn add(&mut self, headers: &HeaderMap) {
+        for line in headers.get_all(VARY) {
+            for name in line.as_bytes().split(|&byte| byte == b',') {
+                let Ok(name) = std::str::from_utf8(name.trim_ascii()) else {
+                    continue;
+                };
+                let name = name.to_ascii_lowercase();
+                if self.names.len() > Self::MAX_NAMES {
+                    return;
+                }
+                if !name.is_empty() && !self.names.contains(&name) {
+                    self.names.push(name);
+                }
+            }
+        }
+    }
+
+    pub(super) fn value(&self) -> Option<HeaderValue> {
+        if self.names.len() > Self::MAX_NAMES || self.names.iter().any(|name| name == "*") {
+            return Some(HeaderValue::from_static("*"));
+        }
+        if self.names.is_empty() {
+            return None;
+        }
+        HeaderValue::try_from(self.names.join(", ")).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strictest(parts: &[&[(&'static str, &'static str)]]) -> Option<String> {
+        let mut strictest = CacheControl::new();
+        for part in parts {
+            let mut headers = HeaderMap::new();
+            for (name, value) in *part {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            strictest.add(&headers);
+        }
+        let value = strictest.value()?;
+        Some(value.to_str().expect("ASCII").to_owned())
+    }
+
+    // L48
+    #[test]
+    fn the_strictest_part_rules() {
+        let cc = "cache-control";
+        for (parts, want) in [
+            (&[][..], None),
+            (&[&[][..]][..], None),
+            (
+                &[&[(cc, "max-age=60")], &[(cc, "max-age=10")]],
+                Some("max-age=10"),
+            ),
+            (
+                &[&[(cc, "public, max-age=60")], &[(cc, "Public,max-age=90")]],
+                Some("public, max-age=60"),
+            ),
+            (
+                &[&[(cc, "public, max-age=60")], &[(cc, "max-age=90")]],
+                Some("max-age=60"),
+            ),
+            (&[&[(cc, "max-age=60")], &[]], None),
+            (
+                &[&[(cc, "private, max-age=60")], &[(cc, "public, max-age=9")]],
+                Some("private, max-age=9"),
+            ),
+            (&[&[(cc, "private")], &[]], Some("private")),
+            (
+                &[&[(cc, "max-age=60")], &[(cc, "no-store")]],
+                Some("no-store"),
+            ),
+            (
+                &[&[(cc, "no-cache"), (cc, "max-age=5, must-revalidate")]],
+                Some("no-cache, max-age=5, must-revalidate"),
+            ),
+            (
+                &[&[(cc, "max-age=60, s-maxage=\"20\"")]],
+                Some("max-age=20"),
+            ),
+            (&[&[(cc, "max-age=60"), ("age", "59")]], Some("max-age=1")),
+            (&[&[(cc, "max-age=60"), ("age", "600")]], Some("max-age=0")),
+            (&[&[(cc, "max-age=soon")]], Some("max-age=0")),
+            (&[&[(cc, "max-age")]], Some("max-age=0")),
+        ] {
+            assert_eq!(strictest(parts).as_deref(), want, "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn vary_is_united() {
+        let mut vary = Vary::default();
+        let mut headers = HeaderMap::new();
+        assert_eq!(vary.value(), None);
+        headers.append(VARY, HeaderValue::from_static("Accept, Origin"));
+        headers.append(VARY, HeaderValue::from_static("accept"));
+        vary.add(&headers);
+        assert_eq!(vary.value().expect("some"), "accept, origin");
+        headers.append(VARY, HeaderValue::from_static("*"));
+        vary.add(&headers);
+        assert_eq!(vary.value().expect("some"), "*");
+    }
+}

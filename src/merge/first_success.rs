@@ -1,0 +1,163 @@
+//! The first branch that succeeds.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+
+use bytes::Bytes;
+use futures_core::Stream;
+use http::header::CONTENT_LENGTH;
+use http::{Method, Response, StatusCode, Version, response};
+use http_body::Body;
+
+use super::collect::Collector;
+use super::ledger::{Failure, Ledger};
+use super::{Merge, MergeContext};
+use crate::body::{Chunks, Completeness, ResponseBody};
+use crate::error::{BoxError, Problem};
+use crate::fields::strip_hop_by_hop;
+use crate::outcome::{BranchError, Gather};
+
+/// Answers with the first success (2xx), as that branch sent it; the other branches are dropped before it is returned.
+///
+/// Of branches that succeed in the same poll the first declared one wins. Branches that fail are passed over; if none
+/// succeeds, the answer follows the table in the [module docs](super). A branch that is marked as required has no special
+/// place here, unless it fails before another succeeds.
+///
+/// The branches are asked for whole representations (see [`Merge::prepare`]), and in any encoding that the client accepts.
+///
+/// By default the body is streamed, frame by frame, once the head has come: what the body does then is past changing. With
+/// [`collected`](Self::collected) a branch has succeeded only when its whole body is here.
+#[derive(Debug, Clone, Default)]
+pub struct FirstSuccess {
+    collect: Option<usize>,
+}
+
+impl FirstSuccess {
+    /// Streams the first success.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A success is one whose body has come whole, within `max_bytes` and the gather's deadline. One that is cut short,
+    /// too large or late has failed, and another branch may win. Trailers are dropped.
+    #[must_use]
+    pub fn collected(mut self, max_bytes: usize) -> Self {
+        self.collect = Some(max_bytes);
+        self
+    }
+}
+
+impl<F, B, E> Merge<Gather<F>> for FirstSuccess
+where
+    F: Future<Output = Result<Response<B>, BranchError<E>>> + Send,
+    B: Body<Data = Bytes> + Unpin + Send,
+    B::Error: Into<BoxError>,
+    E: Into<BoxError> + Send,
+{
+    type Body = ResponseBody<B>;
+
+    async fn merge(&self, cx: MergeContext, gather: Gather<F>) -> Response<ResponseBody<B>> {
+        // The answer to HEAD has no body to wait for.
+        match self.collect {
+            Some(limit) if cx.method() != Method::HEAD => collected(cx, gather, limit).await,
+            _ => streamed(cx, gather).await,
+        }
+    }
+}
+
+async fn streamed<F, B, E>(cx: MergeContext, mut gather: Gather<F>) -> Response<ResponseBody<B>>
+where
+    F: Future<Output = Result<Response<B>, BranchError<E>>>,
+    E: Into<BoxError>,
+{
+    let mut ledger = Ledger::new(cx, &gather);
+    while let Some(outcome) = poll_fn(|cx| Pin::new(&mut gather).poll_next(cx)).await {
+        match outcome.result {
+            Ok(response) if response.status().is_success() => {
+                drop(gather);
+                return winner(&ledger, response.map(ResponseBody::inner));
+            }
+            Ok(response) => {
+                let failure = Failure::status(&response.into_parts().0);
+                ledger.failed(&outcome.branch, failure);
+            }
+            Err(error) => ledger.error(&outcome.branch, &error.map(Into::into)),
+        }
+        if let Some(problem) = ledger.early() {
+            drop(gather);
+            return answer(problem);
+        }
+    }
+    nobody(&ledger)
+}
+
+async fn collected<F, B, E>(
+    cx: MergeContext,
+    gather: Gather<F>,
+    limit: usize,
+) -> Response<ResponseBody<B>>
+where
+    F: Future<Output = Result<Response<B>, BranchError<E>>>,
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+    E: Into<BoxError>,
+{
+    let deadline = cx.deadline();
+    let mut ledger = Ledger::new(cx, &gather);
+    let wanted = |head: &response::Parts| head.status.is_success();
+    let mut collector = Collector::new(gather, wanted, limit, deadline);
+    while let Some(arrival) = collector.next().await {
+        match arrival.result {
+            Ok(success) if success.head.status.is_success() => {
+                drop(collector);
+                let body = success.body.map(|body| Chunks::from(body.bytes));
+                let body = ResponseBody::own(body.unwrap_or_default());
+                let mut response = Response::from_parts(success.head, body);
+                // The body says it, and is here.
+                response.headers_mut().remove(CONTENT_LENGTH);
+                return winner(&ledger, response);
+            }
+            Ok(failure) => ledger.failed(&arrival.branch, Failure::status(&failure.head)),
+            Err(error) => ledger.error(&arrival.branch, &error),
+        }
+        if let Some(problem) = ledger.early() {
+            drop(collector);
+            return answer(problem);
+        }
+    }
+    nobody(&ledger)
+}
+
+/// The response of the branch that is answered with, unless the client is at fault.
+pub(super) fn winner<B>(
+    ledger: &Ledger,
+    mut response: Response<ResponseBody<B>>,
+) -> Response<ResponseBody<B>> {
+    if let Some(problem) = ledger.early() {
+        return answer(problem);
+    }
+    let completeness = Completeness::of(&response);
+    strip_hop_by_hop(response.headers_mut());
+    // The version is the branch's hop's.
+    *response.version_mut() = Version::default();
+    completeness.mark(&mut response);
+    response
+}
+
+/// The answer if no branch succeeded: nothing, complete, if that is because none was asked.
+pub(super) fn nobody<B>(ledger: &Ledger) -> Response<ResponseBody<B>> {
+    match ledger.settle() {
+        Ok(completeness) => {
+            let mut response = Response::new(ResponseBody::empty());
+            *response.status_mut() = StatusCode::OK;
+            completeness.mark(&mut response);
+            response
+        }
+        Err(problem) => answer(problem),
+    }
+}
+
+pub(super) fn answer<B>(problem: Problem) -> Response<ResponseBody<B>> {
+    problem.into_response().map(ResponseBody::own)
+}

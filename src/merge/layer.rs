@@ -1,0 +1,343 @@
+//! The layer that turns a gather into a response, and what every merge is told.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    CONTENT_LENGTH, EXPECT, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+};
+use http::header::{IF_RANGE, IF_UNMODIFIED_SINCE, RANGE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body;
+use tower::{Layer, Service, ServiceExt};
+
+use crate::body::{Completeness, ResponseBody};
+use crate::clone_request::BodyWatch;
+use crate::deadline::Deadline;
+use crate::error::{BoxError, ClientFault, Problem, cause_ref};
+use crate::fanout::Overloaded;
+use crate::outcome::{BranchError, Gather};
+
+/// Turns a gather of type `G` into one response.
+///
+/// [`JsonMerge`](super::JsonMerge), [`FirstSuccess`](super::FirstSuccess), [`Quorum`](super::Quorum) and
+/// [`merge_parts`](super::merge_parts) are the ready ones. Implement it yourself for an answer that is decided while the
+/// branches still run; if you need all of them collected first, the closure of `merge_parts` is less work.
+///
+/// A merge always answers. What it returns should carry the mark of [`Completeness`]; if it has none, the layer adds the
+/// one that the status suggests.
+pub trait Merge<G> {
+    /// The body of its response.
+    type Body;
+
+    /// Takes from the request what the branches must not be asked: [`MergeLayer`] calls it before the fan-out. By default
+    /// what would make branches answer with a part of a representation, or none: `Range`, `If-*` and `Expect`.
+    fn prepare(&self, method: &mut Method, headers: &mut HeaderMap) {
+        let _ = method;
+        strip_partial(headers);
+    }
+
+    /// Consumes the gather. It has been given the deadline of the context already.
+    fn merge(
+        &self,
+        cx: MergeContext,
+        gather: G,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// Removes the fields that ask for a part of a representation or for none of it, which no merge could put together.
+pub(super) fn strip_partial(headers: &mut HeaderMap) {
+    const PARTIAL: [HeaderName; 7] = [
+        EXPECT,
+        IF_MATCH,
+        IF_MODIFIED_SINCE,
+        IF_NONE_MATCH,
+        IF_RANGE,
+        IF_UNMODIFIED_SINCE,
+        RANGE,
+    ];
+    for name in PARTIAL {
+        headers.remove(name);
+    }
+}
+
+/// What a merge knows of the request.
+#[derive(Debug, Clone)]
+pub struct MergeContext {
+    method: Method,
+    deadline: Deadline,
+    body: Option<BodyWatch>,
+}
+
+impl MergeContext {
+    /// For tests of a merge of your own: a request of this method that may take as long as it likes.
+    #[must_use]
+    pub fn new(method: Method) -> Self {
+        Self {
+            method,
+            deadline: Deadline::NEVER,
+            body: None,
+        }
+    }
+
+    /// The same with a deadline.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Deadline) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// The client's method, before [`Merge::prepare`]. A merge need not care for HEAD: the layer drops the body.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// When the gather ends, and the reading of bodies with it.
+    #[must_use]
+    pub fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    /// What is wrong with the request's body, if that has shown by now: it is over its limit, or it broke. A branch may
+    /// have answered nevertheless.
+    #[must_use]
+    pub fn client_fault(&self) -> Option<ClientFault> {
+        self.body.as_ref().and_then(BodyWatch::fault)
+    }
+}
+
+/// Merges what the inner service gathers: see the [module docs](super).
+#[derive(Debug)]
+pub struct MergeLayer<M> {
+    merge: Arc<M>,
+    within: Duration,
+}
+
+impl<M> MergeLayer<M> {
+    /// Answers as `merge` says. The gather ends at the request's [`Deadline`], if it has one.
+    pub fn new(merge: M) -> Self {
+        Self {
+            merge: Arc::new(merge),
+            within: Duration::MAX,
+        }
+    }
+
+    /// Ends the gather after `limit` at the latest. What has not finished by then is
+    /// [`BranchError::DeadlineExceeded`]: a late branch costs its own part and not the answer. Default: no limit of its
+    /// own.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.within = limit;
+        self
+    }
+}
+
+impl<M> Clone for MergeLayer<M> {
+    fn clone(&self) -> Self {
+        Self {
+            merge: Arc::clone(&self.merge),
+            within: self.within,
+        }
+    }
+}
+
+impl<S, M> Layer<S> for MergeLayer<M> {
+    type Service = MergeService<S, M>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        MergeService {
+            inner,
+            layer: self.clone(),
+        }
+    }
+}
+
+/// The service of [`MergeLayer`].
+///
+/// # Readiness
+///
+/// It is always ready: each call drives a clone of the inner service in its own future.
+///
+/// # Errors
+///
+/// None: it answers every request. A fan-out that is [`Overloaded`] is answered with 503, a failure of the inner service
+/// itself with 502.
+///
+/// # Cancellation
+///
+/// Dropping its future drops the gather, and every branch with it. When it answers early, what still runs is dropped
+/// before the answer is returned.
+pub struct MergeService<S, M> {
+    inner: S,
+    layer: MergeLayer<M>,
+}
+
+impl<S, M> MergeService<S, M> {
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, to be changed.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service, without the layer.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S: Clone, M> Clone for MergeService<S, M> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            layer: self.layer.clone(),
+        }
+    }
+}
+
+impl<S: fmt::Debug, M: fmt::Debug> fmt::Debug for MergeService<S, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MergeService")
+            .field("inner", &self.inner)
+            .field("layer", &self.layer)
+            .finish()
+    }
+}
+
+impl<S, M, B, F, T, E> Service<Request<B>> for MergeService<S, M>
+where
+    S: Service<Request<B>, Response = Gather<F>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+    B: Send + 'static,
+    F: Future<Output = Result<T, BranchError<E>>> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+    M: Merge<Gather<F>> + Send + Sync + 'static,
+    M::Body: Body<Data = Bytes> + Send + 'static,
+{
+    type Response = Response<ResponseBody<M::Body>>;
+    type Error = Infallible;
+    type Future = MergeFuture<M::Body>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let method = request.method().clone();
+        let deadline = self.deadline(&mut request);
+        let body = request.extensions_mut().remove::<BodyWatch>();
+        let cx = MergeContext {
+            method,
+            deadline,
+            body,
+        };
+        let mut asked = request.method().clone();
+        self.layer.merge.prepare(&mut asked, request.headers_mut());
+        *request.method_mut() = asked;
+
+        let inner = self.inner.clone();
+        let merge = Arc::clone(&self.layer.merge);
+        MergeFuture {
+            inner: Box::pin(async move {
+                let is_head = cx.method == Method::HEAD;
+                let gathered = inner.oneshot(request).await.map_err(Into::<BoxError>::into);
+                let response = match gathered {
+                    Ok(mut gather) => {
+                        gather.end_at(cx.deadline);
+                        merge.merge(cx, gather).await.map(ResponseBody::inner)
+                    }
+                    Err(error) => refused(&error).into_response().map(ResponseBody::own),
+                };
+                let response = marked(response);
+                if is_head {
+                    without_body(response)
+                } else {
+                    response
+                }
+            }),
+        }
+    }
+}
+
+impl<S, M> MergeService<S, M> {
+    /// The earlier of the layer's own limit and what was announced. The branches are told that it is enforced here.
+    fn deadline<B>(&self, request: &mut Request<B>) -> Deadline {
+        let inherited = request.extensions().get::<Deadline>().copied();
+        if inherited.is_none() && self.layer.within == Duration::MAX {
+            return Deadline::NEVER;
+        }
+        let own = Deadline::after(self.layer.within);
+        let deadline = inherited.unwrap_or(Deadline::NEVER).earlier(own);
+        request.extensions_mut().insert(deadline.enforced());
+        deadline
+    }
+}
+
+/// The answer to a fan-out that gave no gather.
+fn refused(error: &BoxError) -> Problem {
+    let error = error.as_ref();
+    if cause_ref::<Overloaded>(error).is_some() {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail("too many requests are in flight")
+    } else if let Some(fault) = cause_ref::<ClientFault>(error) {
+        fault.to_problem()
+    } else {
+        Problem::new(StatusCode::BAD_GATEWAY).detail("the branches could not be called")
+    }
+}
+
+/// Every merged answer says whether it is complete.
+fn marked<B>(mut response: Response<B>) -> Response<B> {
+    if response.extensions().get::<Completeness>().is_none() {
+        match response.status().is_success() {
+            true => Completeness::Complete.mark(&mut response),
+            false => Completeness::Incomplete.mark(&mut response),
+        }
+    }
+    response
+}
+
+/// The answer to HEAD: the head that GET would have, its length included (RFC 9110 §9.3.2).
+fn without_body<B: Body<Data = Bytes>>(
+    mut response: Response<ResponseBody<B>>,
+) -> Response<ResponseBody<B>> {
+    let body = response.body();
+    if !body.is_end_stream() {
+        if let Some(len) = body.size_hint().exact() {
+            response
+                .headers_mut()
+                .insert(CONTENT_LENGTH, HeaderValue::from(len));
+        }
+    }
+    response.map(|_| ResponseBody::empty())
+}
+
+/// The future of [`MergeService`].
+pub struct MergeFuture<B> {
+    inner: Pin<Box<dyn Future<Output = Response<ResponseBody<B>>> + Send>>,
+}
+
+impl<B> Future for MergeFuture<B> {
+    type Output = Result<Response<ResponseBody<B>>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.inner.as_mut().poll(cx).map(Ok)
+    }
+}
+
+impl<B> fmt::Debug for MergeFuture<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MergeFuture").finish_non_exhaustive()
+    }
+}

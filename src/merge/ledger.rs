@@ -1,0 +1,297 @@
+//! The answer table: what became of each branch, and what the client is told.
+
+use std::borrow::Cow;
+
+use http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{StatusCode, response};
+use tower::timeout::error::Elapsed;
+
+use super::MergeContext;
+use crate::body::{CollectError, Completeness};
+use crate::deadline::TimedOut;
+use crate::error::{BoxError, ClientFault, Problem, cause_ref, write_json_str};
+use crate::outcome::{BranchError, BranchId, Gather};
+
+/// What became of each branch, in declared order.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    entries: Vec<Entry>,
+    fault: Option<ClientFault>,
+    cx: MergeContext,
+}
+
+#[derive(Debug)]
+struct Entry {
+    branch: BranchId,
+    required: bool,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Pending,
+    Skipped,
+    Present(Completeness),
+    Failed(Failure),
+}
+
+/// Why a branch is missing from the answer.
+#[derive(Debug)]
+pub(super) struct Failure {
+    kind: Kind,
+    /// Safe for the client: it says nothing that the upstream said.
+    pub(super) reason: Cow<'static, str>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// It answered, and not with a success.
+    Status {
+        status: StatusCode,
+        retry_after: Option<HeaderValue>,
+        challenges: Vec<HeaderValue>,
+    },
+    /// It ran out of time.
+    Late,
+    Other,
+}
+
+impl Failure {
+    pub(super) fn new(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            kind: Kind::Other,
+            reason: reason.into(),
+        }
+    }
+
+    fn late(reason: &'static str) -> Self {
+        Self {
+            kind: Kind::Late,
+            reason: reason.into(),
+        }
+    }
+
+    /// An answer that is no success.
+    pub(super) fn status(head: &response::Parts) -> Self {
+        Self {
+            kind: Kind::Status {
+                status: head.status,
+                retry_after: head.headers.get(RETRY_AFTER).cloned(),
+                challenges: head
+                    .headers
+                    .get_all(WWW_AUTHENTICATE)
+                    .iter()
+                    .cloned()
+                    .collect(),
+            },
+            reason: format!("status {}", head.status.as_u16()).into(),
+        }
+    }
+
+    /// Its status, if it answered with one.
+    pub(super) fn as_status(&self) -> Option<StatusCode> {
+        match self.kind {
+            Kind::Status { status, .. } => Some(status),
+            _ => None,
+        }
+    }
+
+    fn of_error(error: &BranchError<BoxError>) -> Self {
+        match error {
+            BranchError::Skipped => Self::new("skipped"),
+            BranchError::NotReady { .. } => Self::late("not ready in time"),
+            BranchError::DeadlineExceeded => Self::late("deadline exceeded"),
+            BranchError::Panicked(_) => Self::new("panicked"),
+            BranchError::Service(error) => {
+                let error = error.as_ref();
+                let timed_out = cause_ref::<TimedOut>(error).is_some()
+                    || cause_ref::<Elapsed>(error).is_some()
+                    || cause_ref::<std::io::Error>(error)
+                        .is_some_and(|error| error.kind() == std::io::ErrorKind::TimedOut);
+                if timed_out {
+                    return Self::late("timed out");
+                }
+                match cause_ref::<CollectError>(error) {
+                    Some(CollectError::TooLarge { .. }) => Self::new("larger than its budget"),
+                    Some(CollectError::Body(_)) => Self::new("its body was cut short"),
+                    None => Self::new("failed"),
+                }
+            }
+        }
+    }
+
+    fn is_late(&self) -> bool {
+        matches!(self.kind, Kind::Late)
+    }
+
+    /// The answer if the branch was required.
+    fn to_problem(&self, branch: &BranchId) -> Problem {
+        let problem = |status| {
+            Problem::new(status)
+                .detail("a required branch failed")
+                .member("branch", branch.name())
+                .member("reason", &self.reason)
+        };
+        match &self.kind {
+            Kind::Late => problem(StatusCode::GATEWAY_TIMEOUT),
+            Kind::Other => problem(StatusCode::BAD_GATEWAY),
+            Kind::Status {
+                status,
+                retry_after,
+                challenges,
+            } => {
+                let status = match status.as_u16() {
+                    // These concern the hop between us and the branch, not the client's request.
+                    407 | 408 | 421 | 425 | 431 => StatusCode::BAD_GATEWAY,
+                    // A 401 says how to do better (RFC 9110 §15.5.2); one that doesn't is of no use to the client.
+                    401 if challenges.is_empty() => StatusCode::BAD_GATEWAY,
+                    400..=499 => *status,
+                    _ => StatusCode::BAD_GATEWAY,
+                };
+                let mut problem = problem(status);
+                if status == StatusCode::UNAUTHORIZED {
+                    for challenge in challenges {
+                        problem = problem.header(WWW_AUTHENTICATE, challenge.clone());
+                    }
+                }
+                if let (Some(after), true) = (retry_after, status.is_client_error()) {
+                    problem = problem.header(RETRY_AFTER, after.clone());
+                }
+                problem
+            }
+        }
+    }
+}
+
+impl Ledger {
+    pub(super) fn new<F, T, E>(cx: MergeContext, gather: &Gather<F>) -> Self
+    where
+        F: Future<Output = Result<T, BranchError<E>>>,
+    {
+        let entries = gather.members().iter().map(|member| Entry {
+            branch: member.id.clone(),
+            required: member.required,
+            state: State::Pending,
+        });
+        Self {
+            entries: entries.collect(),
+            fault: None,
+            cx,
+        }
+    }
+
+    pub(super) fn present(&mut self, branch: &BranchId, completeness: Completeness) {
+        self.entries[branch.index()].state = State::Present(completeness);
+    }
+
+    pub(super) fn failed(&mut self, branch: &BranchId, failure: Failure) {
+        self.entries[branch.index()].state = State::Failed(failure);
+    }
+
+    pub(super) fn error(&mut self, branch: &BranchId, error: &BranchError<BoxError>) {
+        if let BranchError::Service(error) = error {
+            if let Some(fault) = cause_ref::<ClientFault>(error.as_ref()) {
+                self.fault.get_or_insert_with(|| fault.clone());
+            }
+        }
+        self.entries[branch.index()].state = match error {
+            BranchError::Skipped => State::Skipped,
+            error => State::Failed(Failure::of_error(error)),
+        };
+    }
+
+    pub(super) fn has_failed(&self, branch: &BranchId) -> bool {
+        matches!(self.entries[branch.index()].state, State::Failed(_))
+    }
+
+    /// The answer that no outcome still to come can change. A failed required branch is one if no earlier required one is
+    /// pending: it would go before.
+    pub(super) fn early(&self) -> Option<Problem> {
+        if let Some(fault) = self.fault() {
+            return Some(fault.to_problem());
+        }
+        for entry in self.entries.iter().filter(|entry| entry.required) {
+            match &entry.state {
+                State::Pending => return None,
+                State::Failed(failure) => return Some(failure.to_problem(&entry.branch)),
+                State::Skipped | State::Present(_) => {}
+            }
+        }
+        None
+    }
+
+    /// What the client did wrong, as a branch said or as its body shows.
+    pub(super) fn fault(&self) -> Option<ClientFault> {
+        self.fault.clone().or_else(|| self.cx.client_fault())
+    }
+
+    /// How many branches the request is sent to.
+    pub(super) fn asked(&self) -> usize {
+        let asked = |entry: &&Entry| !matches!(entry.state, State::Skipped);
+        self.entries.iter().filter(asked).count()
+    }
+
+    /// How many branches are present or may still be.
+    pub(super) fn possible(&self) -> usize {
+        let possible = |entry: &&Entry| matches!(entry.state, State::Pending | State::Present(_));
+        self.entries.iter().filter(possible).count()
+    }
+
+    /// Whether the answer would be complete: every branch is present, itself complete, or was skipped.
+    ///
+    /// # Errors
+    ///
+    /// The problem that is the answer instead.
+    pub(super) fn settle(&self) -> Result<Completeness, Problem> {
+        if let Some(problem) = self.early() {
+            return Err(problem);
+        }
+        let present = |entry: &Entry| matches!(entry.state, State::Present(_));
+        let skipped = |entry: &Entry| matches!(entry.state, State::Skipped);
+        let whole = |entry: &Entry| {
+            matches!(
+                entry.state,
+                State::Present(Completeness::Complete) | State::Skipped
+            )
+        };
+        if self.entries.iter().any(present) || self.entries.iter().all(skipped) {
+            return Ok(match self.entries.iter().all(whole) {
+                true => Completeness::Complete,
+                false => Completeness::Incomplete,
+            });
+        }
+        Err(self.none("no branch answered"))
+    }
+
+    /// The answer if no branch is of any use: 504 if all were late, else 502.
+    pub(super) fn none(&self, detail: &'static str) -> Problem {
+        let all_late = self.failures().all(|(_, failure)| failure.is_late());
+        let status = match all_late && self.failures().next().is_some() {
+            true => StatusCode::GATEWAY_TIMEOUT,
+            false => StatusCode::BAD_GATEWAY,
+        };
+        let mut branches = vec![b'['];
+        for (branch, failure) in self.failures() {
+            if branches.len() > 1 {
+                branches.push(b',');
+            }
+            branches.extend_from_slice(b"{\"branch\":");
+            write_json_str(&mut branches, branch.name());
+            branches.extend_from_slice(b",\"reason\":");
+            write_json_str(&mut branches, &failure.reason);
+            branches.push(b'}');
+        }
+        branches.push(b']');
+        Problem::new(status)
+            .detail(detail)
+            .json_member("branches", &branches)
+    }
+
+    /// The branches that failed, in declared order.
+    pub(super) fn failures(&self) -> impl Iterator<Item = (&BranchId, &Failure)> {
+        self.entries.iter().filter_map(|entry| match &entry.state {
+            State::Failed(failure) => Some((&entry.branch, failure)),
+            _ => None,
+        })
+    }
+}

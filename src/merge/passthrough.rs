@@ -1,0 +1,217 @@
+//! One backend, as it is.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use pin_project_lite::pin_project;
+use tower::util::Oneshot;
+use tower::{Layer, Service, ServiceExt};
+
+use crate::body::ResponseBody;
+use crate::deadline::{Deadline, TimedOut, Timer};
+use crate::error::{BoxError, ClientFault, Problem, cause_ref};
+
+/// Answers with what one service says, untouched: for a route that has a single backend.
+///
+/// A merge treats one branch as it treats two; this is what to ask for instead. Nothing is taken from the request
+/// (credentials, conditions, ranges, extensions) or from the response: it streams frame by frame, a 404 stays a 404, and
+/// an upgrade can pass. What fails becomes an answer, as with a merge: a fault of the client's its 4xx, a timeout 504,
+/// anything else 502. So it mounts wherever a merge does.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{Request, Response, StatusCode};
+/// use http_body_util::Full;
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+/// use watershed::merge::PassthroughLayer;
+///
+/// # tokio_test::block_on(async {
+/// let service = ServiceBuilder::new()
+///     .layer(PassthroughLayer::new())
+///     .service(service_fn(|_: Request<Full<Bytes>>| async {
+///         Err::<Response<Full<Bytes>>, _>(std::io::Error::other("refused by 10.0.0.7"))
+///     }));
+/// let response = service.oneshot(Request::default()).await.unwrap();
+/// assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+/// # });
+/// ```
+#[derive(Debug, Clone)]
+pub struct PassthroughLayer {
+    within: Duration,
+}
+
+impl PassthroughLayer {
+    /// Waits for the head of the response until the request's [`Deadline`], if it has one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            within: Duration::MAX,
+        }
+    }
+
+    /// Waits for `limit` at the most. The body is not timed. Default: no limit of its own.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.within = limit;
+        self
+    }
+}
+
+impl Default for PassthroughLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Layer<S> for PassthroughLayer {
+    type Service = Passthrough<S>;
+
+    fn layer(&self, inner: S) -> Passthrough<S> {
+        Passthrough {
+            inner,
+            within: self.within,
+        }
+    }
+}
+
+/// The service of [`PassthroughLayer`].
+///
+/// # Readiness
+///
+/// It is always ready: each call drives a clone of the inner service in its own future, within the time that it has.
+///
+/// # Cancellation
+///
+/// Dropping its future drops the inner call. At the deadline that is dropped before the 504 is returned.
+#[derive(Debug, Clone)]
+pub struct Passthrough<S> {
+    inner: S,
+    within: Duration,
+}
+
+impl<S> Passthrough<S> {
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, to be changed.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service, without the layer.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, B, ResBody> Service<Request<B>> for Passthrough<S>
+where
+    S: Service<Request<B>, Response = Response<ResBody>> + Clone,
+    S::Error: Into<BoxError>,
+{
+    type Response = Response<ResponseBody<ResBody>>;
+    type Error = Infallible;
+    type Future = PassthroughFuture<S, Request<B>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let inherited = request.extensions().get::<Deadline>().copied();
+        let own = Deadline::after(self.within);
+        let deadline = match Deadline::to_arm(own, inherited) {
+            Some(deadline) => {
+                if deadline.instant().is_some() {
+                    request.extensions_mut().insert(deadline.enforced());
+                }
+                deadline
+            }
+            None => Deadline::NEVER,
+        };
+        PassthroughFuture {
+            state: State::Call {
+                future: self.inner.clone().oneshot(request),
+            },
+            timer: Timer::new(deadline),
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`Passthrough`].
+    pub struct PassthroughFuture<S, Req>
+    where
+        S: Service<Req>,
+    {
+        #[pin]
+        state: State<Oneshot<S, Req>>,
+        timer: Timer,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F> {
+        Call { #[pin] future: F },
+        Answered,
+    }
+}
+
+impl<S, B, ResBody> Future for PassthroughFuture<S, Request<B>>
+where
+    S: Service<Request<B>, Response = Response<ResBody>>,
+    S::Error: Into<BoxError>,
+{
+    type Output = Result<Response<ResponseBody<ResBody>>, Infallible>;
+
+    /// ## Call => Answered
+    ///
+    /// The call is dropped before anybody is told how it ended.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let StateProj::Call { future } = this.state.as_mut().project() else {
+            panic!("polled after it had finished");
+        };
+        let response = match future.poll(cx) {
+            Poll::Ready(Ok(response)) => response.map(ResponseBody::inner),
+            Poll::Ready(Err(error)) => failed(&error.into()).into_response().map(ResponseBody::own),
+            Poll::Pending => {
+                if this.timer.poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                let late = Problem::new(StatusCode::GATEWAY_TIMEOUT).detail("the backend is late");
+                late.into_response().map(ResponseBody::own)
+            }
+        };
+        this.state.set(State::Answered);
+        Poll::Ready(Ok(response))
+    }
+}
+
+fn failed(error: &BoxError) -> Problem {
+    let error = error.as_ref();
+    if let Some(fault) = cause_ref::<ClientFault>(error) {
+        fault.to_problem()
+    } else if cause_ref::<TimedOut>(error).is_some() {
+        Problem::new(StatusCode::GATEWAY_TIMEOUT).detail("the backend is late")
+    } else {
+        Problem::new(StatusCode::BAD_GATEWAY).detail("the backend failed")
+    }
+}
+
+impl<S, Req> fmt::Debug for PassthroughFuture<S, Req>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PassthroughFuture").finish_non_exhaustive()
+    }
+}

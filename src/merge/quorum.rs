@@ -1,0 +1,110 @@
+//! Enough branches that succeed.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+
+use bytes::Bytes;
+use futures_core::Stream;
+use http::Response;
+use http_body::Body;
+
+use super::first_success::{answer, nobody, winner};
+use super::ledger::{Failure, Ledger};
+use super::{Merge, MergeContext};
+use crate::body::{Completeness, ResponseBody};
+use crate::error::BoxError;
+use crate::outcome::{BranchError, Gather};
+
+/// Answers as soon as enough branches have succeeded (2xx), with the response of the first declared one among them.
+///
+/// It is for replicas of one thing: a write that has to reach two of three, a read that is believed when most can answer.
+/// Whether the responses agree is not looked at. The other responses, and the branches that still run, are dropped before
+/// the answer is returned. As soon as the quorum can't be reached any more, the answer is 504 if all that failed were late,
+/// else 502; the other rows of the table in the [module docs](super) hold as for every merge.
+#[derive(Debug, Clone)]
+pub struct Quorum {
+    need: Need,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Need {
+    Branches(usize),
+    Majority,
+}
+
+impl Quorum {
+    /// This many branches have to succeed. If the request is not sent to so many, the quorum is not reached.
+    ///
+    /// # Panics
+    ///
+    /// If `branches` is zero.
+    #[must_use]
+    #[track_caller]
+    pub fn of(branches: usize) -> Self {
+        assert!(branches > 0, "a quorum of zero would answer with nothing");
+        Self {
+            need: Need::Branches(branches),
+        }
+    }
+
+    /// More than half of the branches that the request is sent to have to succeed: those that their condition skips don't
+    /// count.
+    #[must_use]
+    pub fn majority() -> Self {
+        Self {
+            need: Need::Majority,
+        }
+    }
+}
+
+impl<F, B, E> Merge<Gather<F>> for Quorum
+where
+    F: Future<Output = Result<Response<B>, BranchError<E>>> + Send,
+    B: Body<Data = Bytes> + Send,
+    E: Into<BoxError> + Send,
+{
+    type Body = ResponseBody<B>;
+
+    async fn merge(&self, cx: MergeContext, mut gather: Gather<F>) -> Response<ResponseBody<B>> {
+        let mut ledger = Ledger::new(cx, &gather);
+        let mut first: Option<(usize, Response<B>)> = None;
+        let mut succeeded = 0;
+        while let Some(outcome) = poll_fn(|cx| Pin::new(&mut gather).poll_next(cx)).await {
+            let branch = outcome.branch;
+            match outcome.result {
+                Ok(response) if response.status().is_success() => {
+                    ledger.present(&branch, Completeness::of(&response));
+                    succeeded += 1;
+                    if first
+                        .as_ref()
+                        .is_none_or(|(index, _)| branch.index() < *index)
+                    {
+                        first = Some((branch.index(), response));
+                    }
+                }
+                Ok(response) => ledger.failed(&branch, Failure::status(&response.into_parts().0)),
+                Err(error) => ledger.error(&branch, &error.map(Into::into)),
+            }
+            if let Some(problem) = ledger.early() {
+                drop(gather);
+                return answer(problem);
+            }
+            // What is skipped comes first, so this stands before the first success is counted.
+            let asked = ledger.asked();
+            let need = match self.need {
+                Need::Branches(branches) => branches,
+                Need::Majority => asked / 2 + 1,
+            };
+            if asked > 0 && ledger.possible() < need {
+                drop(gather);
+                return answer(ledger.none("too few branches succeeded"));
+            }
+            if succeeded >= need {
+                drop(gather);
+                let (_, response) = first.expect("one has succeeded");
+                return winner(&ledger, response.map(ResponseBody::inner));
+            }
+        }
+        nobody(&ledger)
+    }
+}
