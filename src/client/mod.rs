@@ -56,9 +56,12 @@
 //! * **Redirects** are answers like any other; none is followed.
 //! * **Time.** Only [connecting](ClientBuilder::connect_timeout) is bounded here. How long an answer may take is for a timeout
 //!   layer around the client, or the deadline of the gather that it is a branch of.
-//! * **Header fields** pass as they are, but for a `Host` where HTTP/1.1 needs one and there is none, and the framing
-//!   (`Content-Length`, `Transfer-Encoding`) of a body. Taking off what belongs to one hop only, and choosing the `Host`, is
-//!   for the layers outside. A response head of over 100 fields is refused over HTTP/1.1.
+//! * **Header fields** pass as they are, but for a `Host` where HTTP/1.1 needs one and there is none. Taking off what belongs
+//!   to one hop only, and choosing the `Host`, is for the layers outside. A response head of over 100 fields is refused over
+//!   HTTP/1.1.
+//! * **The length of a request** is what its body says. A `Content-Length` of something else, left over from another body, is
+//!   put right, because a server would take the next request for the rest of this one. If only the head knows a length, a body
+//!   that is longer or shorter fails the call.
 //! * **`Expect: 100-continue`** is not waited for: the body follows at once. Informational responses are skipped.
 //! * **Upgrades.** The answer `101` is passed on, with what hyper's `upgrade::on` looks for in its extensions.
 //! * **`CONNECT`** is refused with a typed error, as is a URI with a user name: a proxy that dials what its callers write

@@ -12,7 +12,7 @@ use http_body::Body;
 use hyper_util::client::legacy;
 use tower::Service;
 
-use super::body::{BodyFault, RequestBody};
+use super::body::{BodyFault, RequestBody, announce};
 use super::connector::Connector;
 use super::{ClientBody, ClientBuilder, ClientError};
 use crate::error::BoxError;
@@ -119,7 +119,8 @@ where
         let (mut parts, body) = request.into_parts();
         // hyper would send HTTP/1.0 on, and refuse HTTP/2 where the server speaks HTTP/1.1.
         parts.version = Version::HTTP_11;
-        let (body, fault) = RequestBody::new(body);
+        let announced = announce(&parts.method, &mut parts.headers, &body);
+        let (body, fault) = RequestBody::new(body, announced);
         ClientFuture {
             state: State::Sent {
                 future: self.inner.request(Request::from_parts(parts, body)),

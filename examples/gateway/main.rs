@@ -1,0 +1,143 @@
+//! A gateway: each route fans out to several backends and merges their answers.
+//!
+//! `cargo run --example gateway` starts demo backends and prints a line to try. With flags it fronts real ones; see
+//! `cargo run --example gateway -- --help`. Copy this file to start your own.
+
+mod args;
+mod demo;
+mod server;
+
+use std::convert::Infallible;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use hyper::body::{Body, Bytes, Incoming};
+use tower::util::BoxCloneSyncService;
+use tower::{Service, ServiceBuilder, ServiceExt};
+use watershed::body::{BoxBody, Chunks};
+use watershed::client::Client;
+use watershed::clone_request::{CloneRequestLayer, TeeBody};
+use watershed::error::{BoxError, Problem};
+use watershed::fanout::FanOut;
+use watershed::merge::{FirstSuccess, JsonMerge, MergeLayer};
+use watershed::outcome::Branch;
+use watershed::rewrite::{PathParams, RewriteLayer};
+use watershed::timeout::ClientTimeoutLayer;
+
+/// One route's stack, whatever it is made of.
+type Route = BoxCloneSyncService<Request<Incoming>, Response<BoxBody>, Infallible>;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = match args::parse(std::env::args()) {
+        // No route: something to try.
+        Ok(args) if args.routes.is_empty() => demo::front(args).await,
+        parsed => parsed,
+    };
+    let args = match args {
+        Ok(args) => args,
+        Err(error) => {
+            eprintln!("gateway: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let client = Client::new();
+    let mut routes = matchit::Router::new();
+    for flags in args.routes {
+        let (path, stack) = (
+            flags.path.clone(),
+            route(flags, args.max_request_body, &client),
+        );
+        routes.insert(path, stack).expect("checked with the flags");
+    }
+    let routes = Arc::new(routes);
+    let handle = move |request| handle(Arc::clone(&routes), request);
+    if let Err(error) = server::serve(args.listen, args.try_path, handle).await {
+        eprintln!("gateway: --listen {}: {error}", args.listen);
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+/// The stack of one route: clone the request, run the branches, merge what they answer.
+fn route(args: args::Route, max_request_body: u64, client: &Client<TeeBody>) -> Route {
+    let branches = args.branches.into_iter().map(|branch| {
+        let stack = ServiceBuilder::new()
+            .layer(ClientTimeoutLayer::new(
+                branch.timeout.unwrap_or(Duration::MAX),
+            ))
+            .layer(RewriteLayer::new(branch.backend))
+            .service(client.clone());
+        let mut http = Branch::http(branch.name, stack);
+        if branch.required {
+            http = http.required();
+        }
+        if branch.credentials {
+            http = http.credentials();
+        }
+        http
+    });
+    let clone_request = CloneRequestLayer::new().limit(max_request_body);
+    let fan_out = FanOut::new(branches);
+    let json = match args.merge {
+        args::Merge::Group => JsonMerge::group(),
+        args::Merge::Object => JsonMerge::object().on_conflict(args.conflict),
+        args::Merge::Array => JsonMerge::array(),
+        args::Merge::First => {
+            let first = FirstSuccess::new().collected(args.max_response_body);
+            let merge = MergeLayer::new(first).within(args.timeout);
+            let stack = ServiceBuilder::new()
+                .layer(clone_request)
+                .layer(merge)
+                .service(fan_out);
+            return erase(stack);
+        }
+    };
+    let merge = MergeLayer::new(json.max_bytes(args.max_response_body)).within(args.timeout);
+    let stack = ServiceBuilder::new()
+        .layer(clone_request)
+        .layer(merge)
+        .service(fan_out);
+    erase(stack)
+}
+
+/// One type for the stacks of all merges.
+fn erase<S, B>(stack: S) -> Route
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    Route::new(stack.map_response(|answer: Response<B>| answer.map(BoxBody::new)))
+}
+
+/// Finds the route, leaves its parameters in the request, and calls its stack.
+async fn handle(
+    routes: Arc<matchit::Router<Route>>,
+    mut request: Request<Incoming>,
+) -> Result<Response<BoxBody>, Infallible> {
+    let problem = |problem: Problem| {
+        Ok(problem
+            .into_response()
+            .map(|body| BoxBody::new(Chunks::from(body))))
+    };
+    let fields = request
+        .headers()
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4);
+    if fields.sum::<usize>() + request.uri().to_string().len() > server::MAX_HEAD {
+        return problem(Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+    }
+    let Ok(found) = routes.at(request.uri().path()) else {
+        return problem(Problem::new(StatusCode::NOT_FOUND));
+    };
+    let route = found.value.clone();
+    match PathParams::decode(found.params.iter()) {
+        Ok(params) => request.extensions_mut().insert(params),
+        Err(fault) => return problem(fault.to_problem()),
+    };
+    route.oneshot(request).await
+}
