@@ -81,6 +81,7 @@
 //! | `test-util` | no | the [`test_util`] module |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::unwrap_used))]
 
 pub mod body;
 #[cfg(feature = "client")]

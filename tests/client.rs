@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tower::{Service, ServiceExt};
+use tower::ServiceExt;
 use watershed::client::{Client, ClientBody, ClientError};
 use watershed::clone_request::TeeBody;
 use watershed::error::{BoxError, ClientFault, cause_ref};
@@ -466,7 +466,8 @@ mod pool {
 
     async fn idle_is_closed(client: Client<Full<Bytes>>) {
         let server = Server::bind().await;
-        let (result, peer) = tokio::join!(call(&client, get(&server)), server.answer(EMPTY));
+        let (result, peer) =
+            tokio::join!(call(&client, get(&server.uri("/"))), server.answer(EMPTY));
         read(result.unwrap()).await.unwrap();
         peer.closed().await;
         drop(client);
@@ -903,7 +904,7 @@ mod hostile {
         let server = Server::bind().await;
         let client = client();
         let (result, _peer) = tokio::join!(
-            call(&client, get(&server)),
+            call(&client, get(&server.uri("/"))),
             server.answer(b"HTTP/1.1 200 OK\r\nx-name: \xe9\xff\r\nContent-Length: 0\r\n\r\n"),
         );
         let response = result.unwrap();
@@ -939,7 +940,7 @@ mod request_bodies {
             let frames =
                 ["four", "more"].map(|text| Ok::<_, Infallible>(Frame::data(Bytes::from(text))));
             let body = TeeBody::new(StreamBody::new(stream::iter(frames)), 4);
-            let request = Request::post(server.uri("/")).body(body).unwrap();
+            let request = Request::post(&server).body(body).unwrap();
             let error = call(&client, request).await.unwrap_err();
             assert!(error.is_request_body() && !error.is_unsent(), "{error:?}");
             let fault = cause_ref::<ClientFault>(&error).expect("the fault");
@@ -1005,7 +1006,7 @@ mod request_bodies {
         let client: Client<AnyBody> = Client::new();
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        *request.uri_mut() = &server.parse().unwrap();
+        *request.uri_mut() = server.uri("/").parse().unwrap();
         for length in lengths {
             request
                 .headers_mut()
@@ -1248,7 +1249,7 @@ mod tls {
     #[tokio::test]
     async fn a_server_without_tls_is_a_connect_error() {
         let server = echo_server().await;
-        let uri = &server.replace("http:", "https:");
+        let uri = server.replace("http:", "https:");
         let error = call(&client(), get(&uri)).await.unwrap_err();
         assert!(error.is_connect() & !error.is_timeout(), "{error:?}");
     }

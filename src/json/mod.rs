@@ -4,7 +4,5 @@
 //! the value), runs in one pass without recursion, and holds its budgets of nodes and depth before anything is stored.
 
 mod scan;
-mod splice;
 
 pub(crate) use scan::{Limits, Member, Value, find, members, scan, unescape};
-pub(crate) use splice::{Source, Splice};

@@ -12,12 +12,13 @@ use super::cache::{CacheControl, Vary};
 use super::collect::{Arrival, Collection, Collector};
 use super::json_part::Rules;
 use super::ledger::{Failure, Ledger};
+use super::splice::{Source, Splice};
 use super::timing::ServerTiming;
 use super::union::{Clash, Union};
 use super::{Merge, MergeContext, strip_for_collection};
 use crate::body::{Chunks, Collected, Completeness};
 use crate::error::{BoxError, Problem, write_json_str};
-use crate::json::{Limits, Member, Source, Splice, Value, scan};
+use crate::json::{Limits, Member, Value, scan};
 use crate::outcome::{BranchError, BranchId, Gather};
 
 /// Merges the branches' JSON documents without parsing the values that it moves.

@@ -11,8 +11,9 @@ use http::Response;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use super::splice::Source;
 use crate::error::{BuildError, write_json_str};
-use crate::json::{Source, Value, find, members};
+use crate::json::{Value, find, members};
 
 /// Shapes what one branch contributes to a [`JsonMerge`](super::JsonMerge): a layer on that branch's service.
 ///

@@ -96,6 +96,7 @@ mod ledger;
 mod parts;
 mod passthrough;
 mod quorum;
+mod splice;
 mod timing;
 mod union;
 

@@ -6,8 +6,9 @@ use std::collections::hash_map::Entry as Slot;
 use std::ops::Range;
 
 use super::Conflict;
+use super::splice::{Source, Splice};
 use crate::error::write_json_str;
-use crate::json::{Member, Source, Splice, Value, members, unescape};
+use crate::json::{Member, Value, members, unescape};
 
 /// Two branches gave the same key, and the policy is [`Conflict::Error`]: their places among the parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
