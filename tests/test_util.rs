@@ -110,6 +110,11 @@ mod scripted {
         assert!(!body.is_end_stream());
         assert!(body.frame().await.is_none());
         assert_eq!(start.elapsed(), 20 * MS);
+
+        let backend = Scripted::reply(Reply::json("1").body_after(20 * MS));
+        let mut body = call(&backend).await.unwrap().into_body();
+        body.frame().await.unwrap().unwrap();
+        assert!(body.is_end_stream());
     }
 
     #[tokio::test]
@@ -399,6 +404,8 @@ mod scripted {
     async fn an_echo_says_what_was_received() {
         let request = Request::post("/a%20b?c=%22d")
             .header("x", "2")
+            .header("b", "1")
+            .header("y", "3")
             .header("accept", "a")
             .header("accept", "b")
             .body(Full::from("say \"hi\"\n"))
@@ -407,7 +414,7 @@ mod scripted {
         assert_eq!(response.headers()["content-type"], "application/json");
         assert_eq!(
             text(response).await,
-            r#"{"method":"POST","path":"/a%20b","query":"c=%22d","headers":{"accept":"a, b","x":"2"},"body":"say \"hi\"\n"}"#,
+            r#"{"method":"POST","path":"/a%20b","query":"c=%22d","headers":{"accept":"a, b","b":"1","x":"2","y":"3"},"body":"say \"hi\"\n"}"#,
         );
 
         let backend = Scripted::echo().reads_request_body(false);
@@ -716,6 +723,8 @@ mod isolation {
         let crossing = crossing(wrong.oneshot(get("/x")).await);
         assert_eq!(crossing.kind, CrossingKind::OtherBranch);
         assert_eq!(&*crossing.branch, "b");
+        assert!(crossing.caller.is_some());
+        assert_eq!(crossing.caller, crossing.extension);
         assert_eq!(backend.started(), 0);
     }
 
@@ -822,7 +831,18 @@ mod isolation {
         assert_eq!((isolation.calls(), isolation.checked()), (1, 4));
     }
 
-    #[tokio::test]
+    /// Lets other tasks run until `condition` holds; gives up rather than hang.
+    async fn until(condition: impl Fn() -> bool) {
+        for _ in 0..1000 {
+            if condition() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("it never came to that");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn behind_a_spawned_task_a_stamp_may_come_again_but_not_twice_at_once() {
         let isolation = Isolation::new();
         let backend = Scripted::reply(Reply::hang());
@@ -835,19 +855,16 @@ mod isolation {
                 async move {
                     let send = || tokio::spawn(client.clone().oneshot(request.clone()));
                     let first = send();
-                    while backend.started() == 0 {
-                        tokio::task::yield_now().await;
-                    }
-                    let twice = crossing(send().await.unwrap());
+                    until(|| backend.started() == 1).await;
+                    let twice = timeout(1000 * MS, send()).await.expect("no hanging");
+                    let twice = crossing(twice.unwrap());
                     assert_eq!(twice.kind, CrossingKind::Twice);
                     assert_eq!(twice.caller, None);
                     first.abort();
                     assert!(first.await.unwrap_err().is_cancelled());
                     // The first is over: now it is a retry.
                     let retry = send();
-                    while backend.started() == 1 {
-                        tokio::task::yield_now().await;
-                    }
+                    until(|| backend.started() == 2).await;
                     retry.abort();
                     Ok::<_, BoxError>(Response::new(()))
                 }

@@ -11,7 +11,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use tower::Service;
 
-use crate::error::BoxError;
+use crate::error::{BoxError, cause_ref};
 
 #[cfg(not(feature = "tls"))]
 pub(super) type Transport = HttpConnector;
@@ -74,7 +74,7 @@ impl Service<Uri> for Connector {
     type Future = Pin<Box<dyn Future<Output = Result<Link, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.transport.poll_ready(cx).map_err(Into::into)
+        self.transport.poll_ready(cx).map_err(boxed)
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
@@ -83,25 +83,24 @@ impl Service<Uri> for Connector {
         } = *self;
         let connecting = self.transport.call(uri);
         Box::pin(async move {
-            match tokio::time::timeout(limit, connecting).await {
+            let made = tokio::time::timeout(limit, connecting).await;
+            match made.map(|made| made.map_err(boxed)) {
                 Ok(Ok(io)) => Ok(Link { io, protocol }),
-                Ok(Err(error)) => {
-                    let error: BoxError = error.into();
-                    // The share of the last address may have run out an instant before the whole.
-                    if timed_out(&error) {
-                        Err(ConnectTimedOut { limit }.into())
-                    } else {
-                        Err(error)
-                    }
-                }
-                Err(_) => Err(ConnectTimedOut { limit }.into()),
+                // The share of one address may have run out before the whole.
+                Ok(Err(error)) if !timed_out(&error) => Err(error),
+                _ => Err(ConnectTimedOut { limit }.into()),
             }
         })
     }
 }
 
+/// Without TLS the error has a type of its own.
+fn boxed(error: impl Into<BoxError>) -> BoxError {
+    error.into()
+}
+
 fn timed_out(error: &BoxError) -> bool {
-    crate::error::cause_ref::<io::Error>(error.as_ref())
+    cause_ref::<io::Error>(error.as_ref())
         .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 

@@ -1,0 +1,318 @@
+//! Model checks of what tasks share (DESIGN rule 11): the same files, compiled with loom's mutexes and atomics, under every
+//! interleaving within a bound on preemptions.
+
+#![allow(
+    dead_code,
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub
+)]
+
+/// Stands in for `crate::sync`.
+mod sync {
+    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
+    pub(crate) use loom::sync::{Mutex, MutexGuard};
+
+    pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[path = "../src/outcome/wake.rs"]
+mod wake;
+
+#[path = "../src/clone_request/core.rs"]
+mod tee;
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use loom::sync::atomic::{AtomicUsize, Ordering};
+
+fn check(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
+/// A task that counts its wake-ups and can be waited for.
+struct Task {
+    wakes: AtomicUsize,
+    notify: loom::sync::Notify,
+}
+
+impl Task {
+    fn new() -> (Arc<Self>, Waker) {
+        let task = Arc::new(Self {
+            wakes: AtomicUsize::new(0),
+            notify: loom::sync::Notify::new(),
+        });
+        let waker = Waker::from(Arc::clone(&task));
+        (task, waker)
+    }
+
+    /// Blocks until it is woken, or for no reason: a lost wake-up is a deadlock, which the model checker reports.
+    fn park(&self) {
+        self.notify.wait();
+    }
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        self.wakes.fetch_add(1, Ordering::SeqCst);
+        self.notify.notify();
+    }
+}
+
+mod gather {
+    use super::*;
+    use crate::wake::{WakePool, WakeSet};
+
+    /// Two branches are woken by two threads; the gathering task takes each bit once and misses none.
+    #[test]
+    fn no_wake_up_is_lost() {
+        check(|| {
+            let set = WakeSet::new(2);
+            let (task, waker) = Task::new();
+            set.register(&waker);
+            let threads: Vec<_> = (0..2)
+                .map(|slot| {
+                    let branch = set.waker(slot).clone();
+                    loom::thread::spawn(move || branch.wake())
+                })
+                .collect();
+            let mut seen = 0;
+            while seen != 0b11 {
+                set.register(&waker);
+                let woken = set.take_woken();
+                assert_eq!(seen & woken, 0, "a bit is taken once");
+                seen |= woken;
+                if woken == 0 {
+                    task.park();
+                }
+            }
+            for thread in threads {
+                thread.join().unwrap();
+            }
+        });
+    }
+
+    /// The task moves: the waker that was registered last is the one that is woken.
+    #[test]
+    fn the_task_may_move_while_it_is_woken() {
+        check(|| {
+            let set = WakeSet::new(1);
+            let (_, old) = Task::new();
+            let (task, new) = Task::new();
+            set.register(&old);
+            let branch = set.waker(0).clone();
+            let thread = loom::thread::spawn(move || branch.wake());
+            set.register(&new);
+            while set.take_woken() == 0 {
+                task.park();
+            }
+            thread.join().unwrap();
+        });
+    }
+
+    /// A set goes back to its pool while a branch's waker is still out there: the next call never hears of it.
+    #[test]
+    fn a_wake_up_never_crosses_to_the_next_call() {
+        check(|| {
+            let pool = Arc::new(WakePool::new(1));
+            let first = pool.take();
+            let late = first.waker(0).clone();
+            let thread = loom::thread::spawn(move || late.wake());
+            pool.give_back(first);
+
+            let second = pool.take();
+            let (task, waker) = Task::new();
+            second.register(&waker);
+            thread.join().unwrap();
+            assert_eq!(second.take_woken(), 0);
+            assert_eq!(task.wakes.load(Ordering::SeqCst), 0);
+        });
+    }
+}
+
+mod body {
+    use super::*;
+    use crate::tee::{Failure, Reader};
+    use bytes::Bytes;
+    use http_body::{Body, Frame, SizeHint};
+    use loom::sync::Mutex;
+    use std::collections::VecDeque;
+    use std::pin::Pin;
+
+    /// A source that another thread feeds.
+    #[derive(Clone)]
+    struct Source(Arc<Mutex<Feed>>);
+
+    #[derive(Default)]
+    struct Feed {
+        frames: VecDeque<Result<Frame<Bytes>, std::io::Error>>,
+        ended: bool,
+        waker: Option<Waker>,
+    }
+
+    impl Source {
+        fn new() -> Self {
+            Self(Arc::new(Mutex::new(Feed::default())))
+        }
+
+        fn feed(&self, change: impl FnOnce(&mut Feed)) {
+            let waker = {
+                let mut feed = self.0.lock().unwrap();
+                change(&mut feed);
+                feed.waker.take()
+            };
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
+    fn data(text: &'static str) -> Result<Frame<Bytes>, std::io::Error> {
+        Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+    }
+
+    impl Body for Source {
+        type Data = Bytes;
+        type Error = std::io::Error;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+            let mut feed = self.0.lock().unwrap();
+            match feed.frames.pop_front() {
+                Some(frame) => Poll::Ready(Some(frame)),
+                None if feed.ended => Poll::Ready(None),
+                None => {
+                    feed.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::default()
+        }
+    }
+
+    /// Reads to the end, parking whenever there is nothing.
+    fn read(mut reader: Reader<Source>) -> Result<Vec<u8>, Failure> {
+        let (task, waker) = Task::new();
+        let mut read = Vec::new();
+        loop {
+            match reader.poll_frame(&mut Context::from_waker(&waker)) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        read.extend_from_slice(&data);
+                    }
+                }
+                Poll::Ready(Some(Err(failure))) => return Err(failure),
+                Poll::Ready(None) => return Ok(read),
+                Poll::Pending => task.park(),
+            }
+        }
+    }
+
+    /// Two readers on two threads, a third feeds: both read all of it.
+    #[test]
+    fn every_reader_reads_all() {
+        check(|| {
+            let source = Source::new();
+            let one = Reader::new(source.clone(), 8);
+            let other = one.clone();
+            let threads = [
+                loom::thread::spawn(move || read(one)),
+                loom::thread::spawn(move || read(other)),
+            ];
+            source.feed(|feed| {
+                feed.frames.push_back(data("ab"));
+                feed.ended = true;
+            });
+            for thread in threads {
+                assert_eq!(thread.join().unwrap().unwrap(), b"ab");
+            }
+        });
+    }
+
+    /// A reader polls once, may be the one that the source would wake, and is dropped or never polled again: the other
+    /// goes on.
+    #[test]
+    fn a_reader_that_leaves_holds_nobody_up() {
+        for keep in [false, true] {
+            check(move || {
+                let source = Source::new();
+                let mut leaving = Reader::new(source.clone(), 8);
+                let staying = leaving.clone();
+                let reads = loom::thread::spawn(move || read(staying));
+                let leaves = loom::thread::spawn(move || {
+                    let (_, waker) = Task::new();
+                    let _ = leaving.poll_frame(&mut Context::from_waker(&waker));
+                    keep.then_some(leaving)
+                });
+                source.feed(|feed| {
+                    feed.frames.push_back(data("ab"));
+                    feed.ended = true;
+                });
+                let kept = leaves.join().unwrap();
+                assert_eq!(reads.join().unwrap().unwrap(), b"ab");
+                drop(kept);
+            });
+        }
+    }
+
+    /// A clone is made on one thread while another reads.
+    #[test]
+    fn a_clone_made_meanwhile_reads_the_same() {
+        check(|| {
+            let source = Source::new();
+            let one = Reader::new(source.clone(), 8);
+            let parent = one.clone();
+            let reads = loom::thread::spawn(move || read(one));
+            let clones = loom::thread::spawn(move || {
+                let child = parent.clone();
+                drop(parent);
+                read(child)
+            });
+            source.feed(|feed| {
+                feed.frames.push_back(data("a"));
+                feed.ended = true;
+            });
+            assert_eq!(reads.join().unwrap().unwrap(), b"a");
+            assert_eq!(clones.join().unwrap().unwrap(), b"a");
+        });
+    }
+
+    /// The source fails, or is too large: every reader is told so, and so is whoever watches.
+    #[test]
+    fn every_reader_is_told_of_a_failure() {
+        for too_large in [false, true] {
+            check(move || {
+                let source = Source::new();
+                let one = Reader::new(source.clone(), 1);
+                let other = one.clone();
+                let signal = Arc::clone(one.signal());
+                let threads = [
+                    loom::thread::spawn(move || read(one)),
+                    loom::thread::spawn(move || read(other)),
+                ];
+                source.feed(|feed| {
+                    let broken = std::io::Error::other("broken");
+                    feed.frames
+                        .push_back(if too_large { data("ab") } else { Err(broken) });
+                });
+                for thread in threads {
+                    let failure = thread.join().unwrap().unwrap_err();
+                    assert_eq!(matches!(failure, Failure::TooLarge { limit: 1 }), too_large);
+                }
+                assert!(signal.failure().is_some());
+            });
+        }
+    }
+}
