@@ -7,6 +7,8 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -966,14 +968,9 @@ mod request_bodies {
 
     #[tokio::test]
     async fn a_body_that_panics_fails_its_own_call() {
-        for http2_only in [false, true] {
+        for builder in [Client::builder(), Client::builder().http2_only()] {
             let server = echo_server().await;
-            let builder = Client::builder();
-            let client: Client<AnyBody> = if http2_only {
-                builder.http2_only().build()
-            } else {
-                builder.build()
-            };
+            let client: Client<AnyBody> = builder.build();
             let bad = Request::post(&server)
                 .body(failing(|| panic!("a bug in the body")))
                 .unwrap();
@@ -1067,15 +1064,10 @@ mod request_bodies {
 
     #[tokio::test]
     async fn a_body_that_breaks_its_word_is_the_request_s_fault() {
-        for http2_only in [false, true] {
+        for builder in [Client::builder(), Client::builder().http2_only()] {
             for parts in [&["sho"][..], &["sho", "rter"], &[]] {
                 let server = echo_server().await;
-                let builder = Client::builder();
-                let client: Client<AnyBody> = if http2_only {
-                    builder.http2_only().build()
-                } else {
-                    builder.build()
-                };
+                let client: Client<AnyBody> = builder.clone().build();
                 let request = Request::post(&server)
                     .header("content-length", "5")
                     .body(unknown_length(parts))
@@ -1083,6 +1075,39 @@ mod request_bodies {
                 let error = call(&client, request).await.unwrap_err();
                 assert!(error.is_request_body(), "{parts:?}: {error:?}");
             }
+        }
+    }
+
+    /// One frame, after which it is over and says so at once, as a body does that is read from a connection.
+    struct Prompt(Option<Bytes>);
+
+    impl Body for Prompt {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_none()
+        }
+    }
+
+    /// hyper asks such a body no more, and would wait for an answer to what it has not sent.
+    #[tokio::test]
+    async fn a_short_body_is_noticed_at_its_last_frame() {
+        for builder in [Client::builder(), Client::builder().http2_only()] {
+            let server = echo_server().await;
+            let request = Request::post(&server)
+                .header("content-length", "10")
+                .body(Prompt(Some(Bytes::from_static(b"short"))))
+                .unwrap();
+            let error = call(&builder.build(), request).await.unwrap_err();
+            assert!(error.is_request_body(), "{error:?}");
         }
     }
 

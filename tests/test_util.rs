@@ -962,7 +962,7 @@ mod isolation {
         const CALLS: usize = 25;
 
         let isolation = Isolation::new();
-        // A hop of real scheduling, and the stamp reflected.
+        // It reflects the stamp, so that the way back is audited too.
         let backend = Scripted::from_fn(|call: &RecordedCall| {
             Reply::echo().header(STAMP, call.headers[STAMP].clone())
         });

@@ -1,8 +1,8 @@
 //! A ready pooled HTTP client, with HTTPS by the feature `tls`, as a Tower service.
 //!
-//! In Dubbo-go a new client was made for each request, so no connection was ever used twice and nothing bounded how many
-//! there were. Here the pool is the client: make one, clone it (a clone is one `Arc`) into every stack that calls out, and
-//! all of them share its connections.
+//! The program that brought Dubbo-go down (its issue #2758) made a client for each request: then no connection is used
+//! twice, and nothing bounds how many there are. Here the pool is the client. Make one, clone it (a clone is one `Arc`) into
+//! every stack that calls out, and all of them share its connections.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -73,6 +73,9 @@
 //! so is one on which a server sent more than it had announced. Each connection is driven by a task on the Tokio runtime in
 //! which the call was made. It ends when the peer closes, when the connection has been idle for
 //! [`idle_timeout`](ClientBuilder::idle_timeout), or, once idle, when the last clone of the client is dropped.
+//!
+//! Over HTTP/2 all calls to a host share one connection. If its peer vanishes without a word, that is noticed by TCP only,
+//! which may take minutes; until then calls on it end by their own timeouts.
 
 mod body;
 mod builder;

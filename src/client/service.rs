@@ -39,7 +39,7 @@ use crate::error::BoxError;
 ///
 /// # Panics
 ///
-/// Calling it outside of a Tokio runtime with I/O and time enabled panics.
+/// Polling the future outside of a Tokio runtime with I/O and time enabled panics.
 pub struct Client<B> {
     inner: Arc<legacy::Client<Connector, RequestBody<B>>>,
 }

@@ -46,17 +46,35 @@ struct Waiting {
 }
 
 impl Signal {
+    /// Wakers are cloned and dropped outside the lock: both run code that is not ours.
     fn register(&self, reader: u64, waker: &Waker) {
-        let mut waiting = lock(&self.inner);
-        match waiting.readers.iter_mut().find(|(id, _)| *id == reader) {
-            Some((_, known)) if known.will_wake(waker) => {}
-            Some((_, known)) => *known = waker.clone(),
-            None => waiting.readers.push((reader, waker.clone())),
+        let known = |readers: &[(u64, Waker)]| readers.iter().position(|(id, _)| *id == reader);
+        {
+            let waiting = lock(&self.inner);
+            let registered = known(&waiting.readers).map(|place| &waiting.readers[place].1);
+            if registered.is_some_and(|registered| registered.will_wake(waker)) {
+                return;
+            }
         }
+        let waker = waker.clone();
+        let mut waiting = lock(&self.inner);
+        let replaced = match known(&waiting.readers) {
+            Some(place) => Some(std::mem::replace(&mut waiting.readers[place].1, waker)),
+            None => {
+                waiting.readers.push((reader, waker));
+                None
+            }
+        };
+        drop(waiting);
+        drop(replaced);
     }
 
     fn forget(&self, reader: u64) {
-        lock(&self.inner).readers.retain(|(id, _)| *id != reader);
+        let mut waiting = lock(&self.inner);
+        let place = waiting.readers.iter().position(|(id, _)| *id == reader);
+        let forgotten = place.map(|place| waiting.readers.swap_remove(place));
+        drop(waiting);
+        drop(forgotten);
     }
 
     fn wakes(&self) -> u64 {
@@ -235,8 +253,9 @@ where
             };
             let waker = Waker::from(Arc::clone(&self.core.signal));
             let polled = catch_unwind(AssertUnwindSafe(|| {
-                let polled = Pin::new(&mut source).poll_frame(&mut Context::from_waker(&waker));
-                (polled, source.size_hint())
+                let frame = Pin::new(&mut source).poll_frame(&mut Context::from_waker(&waker));
+                let (hint, ended) = (source.size_hint(), source.is_end_stream());
+                Polled { frame, hint, ended }
             }));
             if self.put_back(source, polled, wakes) == Progress::None {
                 return Poll::Pending;
@@ -252,7 +271,7 @@ where
     fn put_back(
         &self,
         source: B,
-        polled: std::thread::Result<(Polled<B::Error>, SizeHint)>,
+        polled: std::thread::Result<Polled<B::Error>>,
         wakes: u64,
     ) -> Progress {
         let core = &*self.core;
@@ -262,38 +281,24 @@ where
         {
             let mut state = lock(&core.state);
             let failure = match polled {
-                Ok((Poll::Pending, _)) => {
-                    progress = Progress::None;
-                    None
-                }
-                Ok((Poll::Ready(Some(Ok(frame))), hint)) => {
-                    state.hint = hint;
-                    match frame.into_data() {
-                        Ok(chunk) if chunk.len() as u64 > core.limit - state.kept => {
-                            Some(Failure::TooLarge { limit: core.limit })
-                        }
-                        Ok(chunk) => {
-                            if !chunk.is_empty() {
-                                state.kept += chunk.len() as u64;
-                                state.chunks.push(chunk);
-                            }
+                Ok(polled) => {
+                    state.hint = polled.hint;
+                    match polled.frame {
+                        Poll::Pending => {
+                            progress = Progress::None;
                             None
                         }
-                        // Trailers are the last frame; what else a frame may be, no reader could ask for.
-                        Err(frame) => {
-                            state.source = Source::Ended {
-                                trailers: frame.into_trailers().ok(),
-                            };
+                        Poll::Ready(Some(Ok(frame))) => {
+                            state.keep(frame, polled.ended, core.limit).err()
+                        }
+                        Poll::Ready(None) => {
+                            state.source = Source::Ended { trailers: None };
                             None
+                        }
+                        Poll::Ready(Some(Err(error))) => {
+                            Some(Failure::Source(Arc::new(error.into())))
                         }
                     }
-                }
-                Ok((Poll::Ready(None), _)) => {
-                    state.source = Source::Ended { trailers: None };
-                    None
-                }
-                Ok((Poll::Ready(Some(Err(error))), _)) => {
-                    Some(Failure::Source(Arc::new(error.into())))
                 }
                 Err(_) => Some(Failure::Panicked),
             };
@@ -341,7 +346,40 @@ where
     }
 }
 
-type Polled<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
+impl<B> State<B> {
+    /// Keeps a frame of the source; after its last one, the source has ended and need not be asked.
+    fn keep(&mut self, frame: Frame<Bytes>, last: bool, limit: u64) -> Result<(), Failure> {
+        match frame.into_data() {
+            Ok(chunk) if chunk.len() as u64 > limit - self.kept => {
+                return Err(Failure::TooLarge { limit });
+            }
+            Ok(chunk) => {
+                if !chunk.is_empty() {
+                    self.kept += chunk.len() as u64;
+                    self.chunks.push(chunk);
+                }
+                if last {
+                    self.source = Source::Ended { trailers: None };
+                }
+            }
+            // Trailers are the last frame; what else a frame may be, no reader could ask for.
+            Err(frame) => {
+                self.source = Source::Ended {
+                    trailers: frame.into_trailers().ok(),
+                };
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the source said when it was polled.
+struct Polled<E> {
+    frame: Poll<Option<Result<Frame<Bytes>, E>>>,
+    hint: SizeHint,
+    /// Whether that was its last frame.
+    ended: bool,
+}
 
 #[derive(Debug, PartialEq, Eq)]
 enum Progress {
@@ -370,9 +408,8 @@ impl<B> Clone for Reader<B> {
 }
 
 impl<B> Drop for Reader<B> {
-    /// A wake-up may have been meant for all and reached only the one that goes: the others look for themselves.
+    /// Nobody has to be told: a wake-up of the source reaches every reader that waits.
     fn drop(&mut self) {
         self.core.signal.forget(self.id);
-        self.core.signal.wake_all();
     }
 }

@@ -84,17 +84,11 @@ pub(crate) fn scan(
     if std::str::from_utf8(text).is_err() {
         return Err(ScanError::Syntax);
     }
-    let mut scanner = Scanner {
-        text,
-        at: 0,
-        nodes: limits.nodes,
-    };
     let value = match members {
-        Some(members) => scanner.value(limits, &mut |member| members.push(member))?,
-        None => scanner.value(limits, &mut |_| {})?,
+        Some(members) => value(text, 0, limits, &mut |member| members.push(member))?,
+        None => value(text, 0, limits, &mut |_| {})?,
     };
-    scanner.white_space();
-    if scanner.at == text.len() {
+    if white_space(text, value.end as usize) == text.len() {
         Ok(value)
     } else {
         Err(ScanError::Syntax)
@@ -104,16 +98,13 @@ pub(crate) fn scan(
 /// The members of an object that a scan has found in `text`.
 pub(crate) fn members(text: &[u8], object: Value) -> Vec<Member> {
     let mut members = Vec::new();
-    let mut scanner = Scanner {
-        text,
-        at: object.start as usize,
-        nodes: usize::MAX,
-    };
     let limits = Limits {
         nodes: usize::MAX,
         depth: MAX_DEPTH,
     };
-    let scanned = scanner.value(limits, &mut |member| members.push(member));
+    let scanned = value(text, object.start as usize, limits, &mut |member| {
+        members.push(member);
+    });
     debug_assert_eq!(scanned, Ok(object), "it was scanned before");
     members
 }
@@ -182,13 +173,6 @@ fn hex4(digits: &[u8]) -> u32 {
     })
 }
 
-struct Scanner<'a> {
-    text: &'a [u8],
-    at: usize,
-    /// How many more values there may be.
-    nodes: usize,
-}
-
 /// The containers around the scanner's place, innermost last: a bit each, set for an object.
 struct Stack {
     bits: [u64; MAX_DEPTH / 64],
@@ -214,209 +198,205 @@ impl Stack {
     }
 }
 
-impl Scanner<'_> {
-    /// Scans one value; `found` is told of the members of the outermost object.
-    fn value(
-        &mut self,
-        limits: Limits,
-        found: &mut impl FnMut(Member),
-    ) -> Result<Value, ScanError> {
-        let mut stack = Stack {
-            bits: [0; MAX_DEPTH / 64],
-            depth: 0,
-            limit: limits.depth.min(MAX_DEPTH),
+/// Scans the value that begins at `at`, white space before it allowed; `found` is told of the members of the outermost object.
+///
+/// One loop without recursion. The place is a local, handed from one piece to the next, so that it stays in a register.
+fn value(
+    text: &[u8],
+    at: usize,
+    limits: Limits,
+    found: &mut impl FnMut(Member),
+) -> Result<Value, ScanError> {
+    let mut stack = Stack {
+        bits: [0; MAX_DEPTH / 64],
+        depth: 0,
+        limit: limits.depth.min(MAX_DEPTH),
+    };
+    let mut nodes = limits.nodes;
+    let mut at = white_space(text, at);
+    let start = at;
+    // Of the member of the outermost object whose value is being scanned.
+    let (mut name, mut value_start) = (0..0, start);
+    loop {
+        // A value begins here.
+        if nodes == 0 {
+            return Err(ScanError::TooManyNodes {
+                limit: limits.nodes,
+            });
+        }
+        nodes -= 1;
+        at = match text.get(at) {
+            Some(b'"') => string(text, at)?,
+            Some(b'{') => {
+                stack.push(true)?;
+                at = white_space(text, at + 1);
+                if text.get(at) != Some(&b'}') {
+                    let name_start = at;
+                    let name_end = string(text, at)?;
+                    at = colon(text, name_end)?;
+                    if stack.depth == 1 {
+                        (name, value_start) = (name_start..name_end, at);
+                    }
+                    continue;
+                }
+                stack.depth -= 1;
+                at + 1
+            }
+            Some(b'[') => {
+                stack.push(false)?;
+                at = white_space(text, at + 1);
+                if text.get(at) != Some(&b']') {
+                    continue;
+                }
+                stack.depth -= 1;
+                at + 1
+            }
+            Some(b'-' | b'0'..=b'9') => number(text, at)?,
+            Some(b't') => literal(text, at, b"true")?,
+            Some(b'f') => literal(text, at, b"false")?,
+            Some(b'n') => literal(text, at, b"null")?,
+            _ => return Err(ScanError::Syntax),
         };
-        self.white_space();
-        let start = self.at;
-        let mut name = 0..0;
-        let mut value_start = start;
+        // A value has ended here; what follows belongs to the containers around it.
         loop {
-            // A value begins here.
-            if self.nodes == 0 {
-                return Err(ScanError::TooManyNodes {
-                    limit: limits.nodes,
+            if stack.depth == 0 {
+                return Ok(Value {
+                    start: start as u32,
+                    end: at as u32,
                 });
             }
-            self.nodes -= 1;
-            match self.peek() {
-                Some(b'"') => self.string()?,
-                Some(b'{') => {
-                    stack.push(true)?;
-                    self.at += 1;
-                    self.white_space();
-                    if self.peek() != Some(b'}') {
-                        let opened = self.name()?;
+            let in_object = stack.is_object();
+            if stack.depth == 1 && in_object {
+                found(Member {
+                    name_start: name.start as u32,
+                    name_end: name.end as u32,
+                    value: Value {
+                        start: value_start as u32,
+                        end: at as u32,
+                    },
+                });
+            }
+            at = white_space(text, at);
+            match text.get(at) {
+                Some(b',') => {
+                    at = white_space(text, at + 1);
+                    if in_object {
+                        let name_start = at;
+                        let name_end = string(text, at)?;
+                        at = colon(text, name_end)?;
                         if stack.depth == 1 {
-                            name = opened;
-                            value_start = self.at;
+                            (name, value_start) = (name_start..name_end, at);
                         }
-                        continue;
                     }
-                    self.at += 1;
-                    stack.depth -= 1;
+                    break;
                 }
-                Some(b'[') => {
-                    stack.push(false)?;
-                    self.at += 1;
-                    self.white_space();
-                    if self.peek() != Some(b']') {
-                        continue;
-                    }
-                    self.at += 1;
-                    stack.depth -= 1;
-                }
-                Some(b'-' | b'0'..=b'9') => self.number()?,
-                Some(b't') => self.literal(b"true")?,
-                Some(b'f') => self.literal(b"false")?,
-                Some(b'n') => self.literal(b"null")?,
+                Some(b'}') if in_object => {}
+                Some(b']') if !in_object => {}
                 _ => return Err(ScanError::Syntax),
             }
-            // A value has ended here; what follows belongs to the containers around it.
-            loop {
-                if stack.depth == 0 {
-                    return Ok(Value {
-                        start: start as u32,
-                        end: self.at as u32,
-                    });
-                }
-                let in_object = stack.is_object();
-                if in_object && stack.depth == 1 {
-                    found(Member {
-                        name_start: name.start as u32,
-                        name_end: name.end as u32,
-                        value: Value {
-                            start: value_start as u32,
-                            end: self.at as u32,
-                        },
-                    });
-                }
-                self.white_space();
-                match self.peek() {
-                    Some(b',') => {
-                        self.at += 1;
-                        self.white_space();
-                        if in_object {
-                            let next = self.name()?;
-                            if stack.depth == 1 {
-                                name = next;
-                                value_start = self.at;
-                            }
-                        }
-                        break;
+            at += 1;
+            stack.depth -= 1;
+        }
+    }
+}
+
+#[inline(always)]
+fn white_space(text: &[u8], mut at: usize) -> usize {
+    // In compact documents the first byte is above a space, and that is all.
+    while let Some(&byte) = text.get(at) {
+        if byte > b' ' || !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+            break;
+        }
+        at += 1;
+    }
+    at
+}
+
+/// The colon behind a name, and the white space around it.
+#[inline(always)]
+fn colon(text: &[u8], at: usize) -> Result<usize, ScanError> {
+    let at = white_space(text, at);
+    match text.get(at) {
+        Some(b':') => Ok(white_space(text, at + 1)),
+        _ => Err(ScanError::Syntax),
+    }
+}
+
+/// A string, from its opening quote to behind its closing one.
+#[inline]
+fn string(text: &[u8], mut at: usize) -> Result<usize, ScanError> {
+    if text.get(at) != Some(&b'"') {
+        return Err(ScanError::Syntax);
+    }
+    at += 1;
+    loop {
+        at += plain_prefix(&text[at..]);
+        match text.get(at) {
+            Some(b'"') => return Ok(at + 1),
+            Some(b'\\') => {
+                at += match &text[at + 1..] {
+                    [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
+                    [b'u', a, b, c, d, ..]
+                        if [a, b, c, d].into_iter().all(u8::is_ascii_hexdigit) =>
+                    {
+                        6
                     }
-                    Some(b'}') if in_object => {}
-                    Some(b']') if !in_object => {}
                     _ => return Err(ScanError::Syntax),
-                }
-                self.at += 1;
-                stack.depth -= 1;
+                };
             }
+            // A control character, or the end of the text.
+            _ => return Err(ScanError::Syntax),
         }
     }
+}
 
-    fn peek(&self) -> Option<u8> {
-        self.text.get(self.at).copied()
+#[inline]
+fn number(text: &[u8], mut at: usize) -> Result<usize, ScanError> {
+    if text.get(at) == Some(&b'-') {
+        at += 1;
     }
-
-    fn white_space(&mut self) {
-        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
-            self.at += 1;
-        }
+    at = match text.get(at) {
+        Some(b'0') => at + 1,
+        _ => digits(text, at)?,
+    };
+    if text.get(at) == Some(&b'.') {
+        at = digits(text, at + 1)?;
     }
-
-    /// A name, its colon, and the white space up to the value. Returns where the name stands, quotes included.
-    fn name(&mut self) -> Result<Range<usize>, ScanError> {
-        let start = self.at;
-        if self.peek() != Some(b'"') {
-            return Err(ScanError::Syntax);
+    if let Some(b'e' | b'E') = text.get(at) {
+        at += 1;
+        if let Some(b'+' | b'-') = text.get(at) {
+            at += 1;
         }
-        self.string()?;
-        let end = self.at;
-        self.white_space();
-        if self.peek() != Some(b':') {
-            return Err(ScanError::Syntax);
-        }
-        self.at += 1;
-        self.white_space();
-        Ok(start..end)
+        at = digits(text, at)?;
     }
+    Ok(at)
+}
 
-    /// A string, from its opening quote to behind its closing one.
-    fn string(&mut self) -> Result<(), ScanError> {
-        self.at += 1;
-        loop {
-            self.at += plain_prefix(&self.text[self.at..]);
-            match self.peek() {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(());
-                }
-                Some(b'\\') => {
-                    let escape = &self.text[self.at + 1..];
-                    self.at += match escape {
-                        [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
-                        [b'u', digits @ ..]
-                            if digits.len() >= 4
-                                && digits[..4].iter().all(u8::is_ascii_hexdigit) =>
-                        {
-                            6
-                        }
-                        _ => return Err(ScanError::Syntax),
-                    };
-                }
-                // A control character, or the end of the text.
-                _ => return Err(ScanError::Syntax),
-            }
-        }
+/// One digit or more.
+#[inline]
+fn digits(text: &[u8], at: usize) -> Result<usize, ScanError> {
+    let mut end = at;
+    while let Some(b'0'..=b'9') = text.get(end) {
+        end += 1;
     }
-
-    fn number(&mut self) -> Result<(), ScanError> {
-        if self.peek() == Some(b'-') {
-            self.at += 1;
-        }
-        match self.peek() {
-            Some(b'0') => self.at += 1,
-            _ => self.digits()?,
-        }
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        if let Some(b'e' | b'E') = self.peek() {
-            self.at += 1;
-            if let Some(b'+' | b'-') = self.peek() {
-                self.at += 1;
-            }
-            self.digits()?;
-        }
-        Ok(())
+    if end > at {
+        Ok(end)
+    } else {
+        Err(ScanError::Syntax)
     }
+}
 
-    /// One digit or more.
-    fn digits(&mut self) -> Result<(), ScanError> {
-        let start = self.at;
-        while let Some(b'0'..=b'9') = self.peek() {
-            self.at += 1;
-        }
-        if self.at > start {
-            Ok(())
-        } else {
-            Err(ScanError::Syntax)
-        }
-    }
-
-    fn literal(&mut self, literal: &[u8]) -> Result<(), ScanError> {
-        if self.text[self.at..].starts_with(literal) {
-            self.at += literal.len();
-            Ok(())
-        } else {
-            Err(ScanError::Syntax)
-        }
+fn literal(text: &[u8], at: usize, literal: &[u8]) -> Result<usize, ScanError> {
+    if text[at..].starts_with(literal) {
+        Ok(at + literal.len())
+    } else {
+        Err(ScanError::Syntax)
     }
 }
 
 /// How many bytes at the start of `text` stand for themselves in a string: up to a quote, a backslash or a control
 /// character. Eight at a time, by the usual tricks with the high bit of each byte.
+#[inline(always)]
 fn plain_prefix(text: &[u8]) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGHS: u64 = ONES << 7;

@@ -173,15 +173,8 @@ where
             output: Some(output),
             elapsed,
         };
-        // The output stands even if the future panics on its way out.
-        if catch_unwind(AssertUnwindSafe(|| slot.set(done))).is_err() {
-            slot.set(Slot::Done {
-                output: Some(Err(BranchError::Panicked(
-                    "a panic while dropping it".into(),
-                ))),
-                elapsed,
-            });
-        }
+        // The output stands even if the future panics on its way out: an assignment completes while it unwinds.
+        let _ = catch_unwind(AssertUnwindSafe(|| slot.set(done)));
         let bit = 1 << index;
         self.queued &= !bit;
         self.running &= !bit;
@@ -267,6 +260,19 @@ where
 {
     fn is_terminated(&self) -> bool {
         self.remaining() == 0
+    }
+}
+
+impl<F: Future> Drop for Gather<F> {
+    /// One by one: a branch that panics on its way out takes neither its siblings nor the caller with it.
+    fn drop(&mut self) {
+        let mut unfinished = self.queued | self.running;
+        while unfinished != 0 {
+            let index = unfinished.trailing_zeros() as usize;
+            unfinished &= unfinished - 1;
+            let mut slot = self.slots.get(index);
+            let _ = catch_unwind(AssertUnwindSafe(|| slot.set(Slot::Empty)));
+        }
     }
 }
 

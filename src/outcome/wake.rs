@@ -24,7 +24,7 @@ impl Core {
         if self.woken.fetch_or(bit, Ordering::AcqRel) & bit != 0 {
             return;
         }
-        // Cloned, so that no foreign code runs under the lock.
+        // Cloned, so that the wake-up runs outside the lock.
         let parent = lock(&self.parent).clone();
         if let Some(parent) = parent {
             parent.wake();
@@ -77,12 +77,20 @@ impl WakeSet {
     }
 
     /// Sets whom to wake. Call it before [`take_woken`](Self::take_woken), so that no wake-up falls between the two.
+    ///
+    /// The waker is cloned, and an old one dropped, outside the lock: both run code that is not ours.
     pub(crate) fn register(&self, parent: &Waker) {
-        let mut registered = lock(&self.core.parent);
-        match &mut *registered {
-            Some(known) if known.will_wake(parent) => {}
-            slot => *slot = Some(parent.clone()),
+        let known = |registered: &Option<Waker>| {
+            registered
+                .as_ref()
+                .is_some_and(|known| known.will_wake(parent))
+        };
+        if known(&lock(&self.core.parent)) {
+            return;
         }
+        let parent = Some(parent.clone());
+        let replaced = std::mem::replace(&mut *lock(&self.core.parent), parent);
+        drop(replaced);
     }
 
     /// The slots that have been woken since the last call.
@@ -104,7 +112,8 @@ impl WakeSet {
             .iter()
             .all(|(slot, _)| Arc::strong_count(slot) == 2);
         if unshared {
-            *lock(&self.core.parent) = None;
+            let parent = lock(&self.core.parent).take();
+            drop(parent);
             self.core.woken.store(0, Ordering::Release);
         }
         unshared

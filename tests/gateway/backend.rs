@@ -1,0 +1,379 @@
+//! A backend that does what its script says, byte for byte, and remembers what it was sent.
+
+use std::fmt::Write;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::within;
+use crate::wire::{Body, Framing, Head, Wire};
+
+/// What a hostile backend says, and no answer may repeat.
+pub(crate) const SECRET: &str = "UPSTREAM";
+
+/// A whole response.
+pub(crate) fn answer(status: &str, fields: &[&str], body: impl AsRef<[u8]>) -> Vec<u8> {
+    let mut head = format!("HTTP/1.1 {status}\r\n");
+    for field in fields {
+        let _ = write!(head, "{field}\r\n");
+    }
+    let _ = write!(head, "Content-Length: {}\r\n\r\n", body.as_ref().len());
+    [head.as_bytes(), body.as_ref()].concat()
+}
+
+pub(crate) fn json(text: impl AsRef<[u8]>) -> Vec<u8> {
+    answer("200 OK", &["Content-Type: application/json"], text)
+}
+
+/// A request as a backend got it.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) head: Head,
+    /// Empty if the script did not read it.
+    pub(crate) body: Body,
+}
+
+impl Request {
+    fn new(head: Head) -> Self {
+        let mut words = head.start.split(' ');
+        let mut word = || words.next().unwrap_or_default().to_owned();
+        let (method, target, version) = (word(), word(), word());
+        assert_eq!(version, "HTTP/1.1", "{head:?}");
+        assert_eq!(words.next(), None, "{head:?}");
+        Self {
+            method,
+            target,
+            head,
+            body: Body::default(),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.head.fields.get(name)
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body.bytes).expect("UTF-8")
+    }
+
+    /// What goes for every request to any backend.
+    #[track_caller]
+    fn check(&self, address: SocketAddr) {
+        assert_eq!(
+            self.head.fields.all("host"),
+            [address.to_string()],
+            "{self:?}"
+        );
+        for name in [
+            "connection",
+            "expect",
+            "if-match",
+            "if-modified-since",
+            "if-none-match",
+            "if-range",
+            "if-unmodified-since",
+            "keep-alive",
+            "proxy-authenticate",
+            "proxy-authorization",
+            "proxy-connection",
+            "range",
+            "te",
+            "upgrade",
+        ] {
+            assert_eq!(self.head.fields.all(name), [""; 0], "{self:?}");
+        }
+        // Asserts that it is either a length or a coding.
+        self.head.framing();
+        assert!(self.target.starts_with('/'), "{self:?}");
+        assert!(!self.target.starts_with("//"), "{self:?}");
+        let clean = |byte: u8| byte.is_ascii_graphic() && !br#""<>\^`{|}#"#.contains(&byte);
+        assert!(self.target.bytes().all(clean), "{self:?}");
+        let path = self.target.split('?').next().unwrap_or_default();
+        let path = path.replace("%2e", ".").replace("%2E", ".");
+        let dots = |segment: &str| segment == "." || segment == "..";
+        assert!(!path.split('/').any(dots), "{self:?}");
+    }
+}
+
+/// What a backend has seen so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Record {
+    pub(crate) connections: usize,
+    pub(crate) requests: Vec<Request>,
+    /// How many connections the gateway has closed, of those whose script waited for it.
+    pub(crate) closed: usize,
+}
+
+/// The gateway's connection to a backend, as the backend's script has it.
+pub(crate) struct Peer {
+    wire: Wire,
+    record: Arc<watch::Sender<Record>>,
+    /// Counted from 0, in the order in which they were accepted.
+    pub(crate) connection: usize,
+}
+
+impl Peer {
+    /// The next request, if there is one and it is whole.
+    pub(crate) async fn request(&mut self) -> Option<Request> {
+        let (mut request, place) = self.head().await?;
+        if let Some(framing) = request.head.framing() {
+            request.body = self.wire.body(framing).await;
+        } else {
+            request.body.whole = true;
+        }
+        let body = request.body.clone();
+        self.record
+            .send_modify(|record| record.requests[place].body = body);
+        request.body.whole.then_some(request)
+    }
+
+    /// The head of the next request, and its place in the record.
+    pub(crate) async fn head(&mut self) -> Option<(Request, usize)> {
+        let request = Request::new(self.wire.head().await?);
+        let mut place = 0;
+        self.record.send_modify(|record| {
+            place = record.requests.len();
+            record.requests.push(request.clone());
+        });
+        Some((request, place))
+    }
+
+    /// Whether the gateway still took it.
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.wire.send(bytes).await
+    }
+
+    /// Waits until the gateway closes.
+    pub(crate) async fn closed(mut self) {
+        self.wire.rest().await;
+        self.record.send_modify(|record| record.closed += 1);
+    }
+
+    /// Says that there is no more, and waits until the gateway closes, too: so it has seen all that was sent.
+    pub(crate) async fn finish(mut self) {
+        self.wire.shutdown().await;
+        self.closed().await;
+    }
+}
+
+pub(crate) struct Backend {
+    address: SocketAddr,
+    record: watch::Receiver<Record>,
+    accepting: JoinHandle<()>,
+}
+
+impl Backend {
+    /// Runs `script` on every connection.
+    pub(crate) fn new<F>(script: impl Fn(Peer) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket
+            .bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+            .expect("a free port");
+        let listener = socket.listen(1024).expect("a listener");
+        let address = listener.local_addr().expect("an address");
+        let (sender, record) = watch::channel(Record::default());
+        Self {
+            address,
+            record,
+            accepting: tokio::spawn(accept(listener, Arc::new(sender), script)),
+        }
+    }
+
+    /// Answers every request with what `reply` makes of it, and keeps the connection.
+    pub(crate) fn replies(reply: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        let reply = Arc::new(reply);
+        Self::new(move |mut peer| {
+            let reply = Arc::clone(&reply);
+            async move {
+                while let Some(request) = peer.request().await {
+                    if !peer.send(reply(&request)).await {
+                        break;
+                    }
+                }
+            }
+        })
+    }
+
+    /// Answers every request with `bytes`, and keeps the connection.
+    pub(crate) fn answers(bytes: impl Into<Vec<u8>>) -> Self {
+        let bytes = bytes.into();
+        Self::replies(move |_| bytes.clone())
+    }
+
+    pub(crate) fn json(text: &str) -> Self {
+        Self::answers(json(text))
+    }
+
+    /// Answers a request with `bytes`, and closes.
+    pub(crate) fn closes_after(bytes: impl Into<Vec<u8>>) -> Self {
+        let bytes = Arc::new(bytes.into());
+        Self::new(move |mut peer| {
+            let bytes = Arc::clone(&bytes);
+            async move {
+                if peer.request().await.is_some() {
+                    peer.send(&*bytes).await;
+                    peer.finish().await;
+                }
+            }
+        })
+    }
+
+    /// Answers a request with `bytes`, and then says nothing more until the gateway gives it up.
+    pub(crate) fn hangs_after(bytes: impl Into<Vec<u8>>) -> Self {
+        let bytes = Arc::new(bytes.into());
+        Self::new(move |mut peer| {
+            let bytes = Arc::clone(&bytes);
+            async move {
+                if peer.request().await.is_some() {
+                    peer.send(&*bytes).await;
+                    peer.closed().await;
+                }
+            }
+        })
+    }
+
+    pub(crate) fn hangs() -> Self {
+        Self::hangs_after([])
+    }
+
+    /// Answers a request once `others` allows it.
+    pub(crate) fn json_after<F>(text: &str, others: impl Fn() -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let bytes = Arc::new(json(text));
+        Self::new(move |mut peer| {
+            let (bytes, others) = (Arc::clone(&bytes), others());
+            async move {
+                if peer.request().await.is_some() {
+                    others.await;
+                    peer.send(&*bytes).await;
+                    peer.closed().await;
+                }
+            }
+        })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until what this backend has seen is as `wanted`.
+    pub(crate) async fn until(&self, wanted: impl Fn(&Record) -> bool) -> Record {
+        until(self.record.clone(), wanted).await
+    }
+
+    /// For another backend to wait until the gateway has closed `count` connections to this one.
+    pub(crate) fn when_closed(
+        &self,
+        count: usize,
+    ) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let record = self.record.clone();
+        async move {
+            until(record, move |record| record.closed >= count).await;
+        }
+    }
+
+    pub(crate) fn record(&self) -> Record {
+        self.record.borrow().clone()
+    }
+
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.record().requests
+    }
+
+    /// The one request that came.
+    #[track_caller]
+    pub(crate) fn request(&self) -> Request {
+        let mut requests = self.requests();
+        assert_eq!(requests.len(), 1, "{requests:?}");
+        requests.remove(0)
+    }
+}
+
+async fn until(
+    mut record: watch::Receiver<Record>,
+    wanted: impl Fn(&Record) -> bool,
+) -> Record {
+    let found = within(record.wait_for(|record| wanted(record))).await;
+    found.expect("the backend is there").clone()
+}
+
+async fn accept<F>(
+    listener: TcpListener,
+    record: Arc<watch::Sender<Record>>,
+    script: impl Fn(Peer) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    while let Ok((stream, _)) = listener.accept().await {
+        let mut connection = 0;
+        record.send_modify(|record| {
+            connection = record.connections;
+            record.connections += 1;
+        });
+        tokio::spawn(script(Peer {
+            wire: Wire::new(stream),
+            record: Arc::clone(&record),
+            connection,
+        }));
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        if !std::thread::panicking() {
+            for request in self.requests() {
+                request.check(self.address);
+            }
+        }
+    }
+}
+
+/// A port where nobody listens, and nobody will while this is there.
+pub(crate) struct Refuses {
+    _socket: TcpSocket,
+    address: SocketAddr,
+}
+
+impl Refuses {
+    pub(crate) fn new() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket
+            .bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+            .expect("a free port");
+        let address = socket.local_addr().expect("an address");
+        Self {
+            _socket: socket,
+            address,
+        }
+    }
+}
+
+/// Where a branch leads.
+pub(crate) trait Address {
+    fn at(&self) -> SocketAddr;
+}
+
+impl Address for Backend {
+    fn at(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Address for Refuses {
+    fn at(&self) -> SocketAddr {
+        self.address
+    }
+}
