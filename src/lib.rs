@@ -55,6 +55,7 @@
 //! | [`outcome`] | branches, how they ended, and the stream that gathers them |
 //! | [`merge`] | turns that stream into one response: JSON documents, the first success, a quorum, a closure |
 //! | [`rewrite`] | path and URI templates that a parameter can't escape from |
+//! | [`proxy_headers`] | the address that a request came from, for the branches to see |
 //! | [`timeout`] | one deadline over readiness, head and body of a call, as a typed error |
 //! | [`deadline`] | an absolute deadline that travels with a request |
 //! | [`client`] | a ready pooled HTTP(S) client as a Tower service (feature `client`, on by default) |
@@ -93,6 +94,7 @@ pub mod error;
 pub mod fanout;
 pub mod merge;
 pub mod outcome;
+pub mod proxy_headers;
 pub mod rewrite;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]

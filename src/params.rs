@@ -1,6 +1,8 @@
-//! The plain value of a route's parameters. Here on the ground floor because the head policy keeps it as well.
+//! The plain values that a router and a server leave in a request. They are on the ground floor because the head policy
+//! keeps them as well.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::error::ClientFault;
@@ -74,6 +76,26 @@ impl<K: Into<Box<str>>, V: Into<Box<str>>> FromIterator<(K, V)> for PathParams {
 impl fmt::Debug for PathParams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+/// The address that a request's connection came from, as an extension of the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Peer {
+    addr: SocketAddr,
+}
+
+impl Peer {
+    /// The peer at `addr`.
+    #[must_use]
+    pub fn new(addr: SocketAddr) -> Self {
+        Self { addr }
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
     }
 }
 

@@ -8,12 +8,12 @@ use http::{Extensions, HeaderMap};
 
 use crate::deadline::Deadline;
 use crate::fields::strip_hop_by_hop;
-use crate::params::PathParams;
+use crate::params::{PathParams, Peer};
 
 /// Which header fields and extensions of a request are cloned.
 ///
 /// By default all end-to-end fields, and of the extensions only this crate's own plain values ([`Deadline`],
-/// [`PathParams`]). Everything else in the extensions is dropped, because a shared `Arc` in there is how one branch would
+/// [`PathParams`], [`Peer`]). Everything else in the extensions is dropped, because a shared `Arc` in there is how one branch would
 /// reach into another.
 ///
 /// Never cloned, whatever the policy: the fields that concern one connection (RFC 9110 §7.6.1), and `Content-Length`,
@@ -57,7 +57,11 @@ impl HeadPolicy {
     pub fn end_to_end() -> Self {
         Self {
             fields: Fields::EndToEnd,
-            extensions: Arc::new([move_extension::<Deadline>, move_extension::<PathParams>]),
+            extensions: Arc::new([
+                move_extension::<Deadline>,
+                move_extension::<PathParams>,
+                move_extension::<Peer>,
+            ]),
         }
     }
 

@@ -273,15 +273,9 @@ impl Backend {
         until(self.record.clone(), wanted).await
     }
 
-    /// For another backend to wait until the gateway has closed `count` connections to this one.
-    pub(crate) fn when_closed(
-        &self,
-        count: usize,
-    ) -> impl Future<Output = ()> + Send + 'static + use<> {
-        let record = self.record.clone();
-        async move {
-            until(record, move |record| record.closed >= count).await;
-        }
+    /// For another backend's script.
+    pub(crate) fn watch(&self) -> Watch {
+        Watch(self.record.clone())
     }
 
     pub(crate) fn record(&self) -> Record {
@@ -298,6 +292,28 @@ impl Backend {
         let mut requests = self.requests();
         assert_eq!(requests.len(), 1, "{requests:?}");
         requests.remove(0)
+    }
+}
+
+/// A view on what a backend has seen.
+#[derive(Clone)]
+pub(crate) struct Watch(watch::Receiver<Record>);
+
+impl Watch {
+    /// Waits until the gateway has closed `count` connections: it has seen all that was sent on them.
+    pub(crate) fn closed(&self, count: usize) -> impl Future<Output = ()> + Send + use<> {
+        let record = self.0.clone();
+        async move {
+            until(record, |record| record.closed >= count).await;
+        }
+    }
+
+    /// Waits until `count` requests have come.
+    pub(crate) fn requests(&self, count: usize) -> impl Future<Output = ()> + Send + use<> {
+        let record = self.0.clone();
+        async move {
+            until(record, |record| record.requests.len() >= count).await;
+        }
     }
 }
 
@@ -369,6 +385,12 @@ pub(crate) trait Address {
 impl Address for Backend {
     fn at(&self) -> SocketAddr {
         self.address
+    }
+}
+
+impl Address for &dyn Address {
+    fn at(&self) -> SocketAddr {
+        (**self).at()
     }
 }
 

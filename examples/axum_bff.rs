@@ -1,0 +1,123 @@
+//! A backend for a frontend: an axum app in which one route is a watershed stack, beside ordinary routes.
+//!
+//! `cargo run --example axum_bff`, then `curl -i http://127.0.0.1:3000/dashboard/7`. Another address can be given as an
+//! argument. The backends run in the same process, on a port of their own.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::extract::{ConnectInfo, Path, Query, RawPathParams, Request};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tower::ServiceBuilder;
+use tower::util::MapRequestLayer;
+use watershed::client::Client;
+use watershed::clone_request::{CloneRequestLayer, TeeBody};
+use watershed::fanout::FanOut;
+use watershed::merge::{JsonMerge, MergeLayer};
+use watershed::outcome::Branch;
+use watershed::proxy_headers::Peer;
+use watershed::rewrite::{PathParams, RewriteLayer, UriTemplate};
+use watershed::timeout::ClientTimeoutLayer;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let listen = std::env::args().nth(1).unwrap_or("127.0.0.1:3000".into());
+    let backends = start_backends().await?;
+
+    let client = Client::<TeeBody>::new();
+    let user = ServiceBuilder::new()
+        .layer(MapRequestLayer::new(tell_for_whom))
+        .layer(RewriteLayer::new(UriTemplate::try_new(&format!(
+            "http://{backends}/users/{{id}}"
+        ))?))
+        .service(client.clone());
+    let orders = ServiceBuilder::new()
+        .layer(ClientTimeoutLayer::new(Duration::from_millis(500)))
+        .layer(RewriteLayer::new(UriTemplate::try_new(&format!(
+            "http://{backends}/orders?user={{id}}"
+        ))?))
+        .service(client);
+    let dashboard = ServiceBuilder::new()
+        .layer(middleware::from_fn(hand_over))
+        .layer(CloneRequestLayer::new())
+        .layer(MergeLayer::new(JsonMerge::group()).within(Duration::from_secs(2)))
+        .service(FanOut::new([
+            Branch::http("user", user).required().credentials(),
+            Branch::http("orders", orders),
+        ]));
+
+    let app = Router::new()
+        .route("/health", get(|| async { "ok" }))
+        .route_service("/dashboard/{id}", dashboard);
+    let listener = TcpListener::bind(listen).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    axum::serve(
+        listener,
+        app.into_make_service_with_connect_info::<SocketAddr>(),
+    )
+    .with_graceful_shutdown(terminated())
+    .await?;
+    Ok(())
+}
+
+/// Hands what axum knows to the stack: the route's parameters, decoded, and the peer's address.
+async fn hand_over(
+    params: RawPathParams,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    request
+        .extensions_mut()
+        .insert(PathParams::from_iter(&params));
+    request.extensions_mut().insert(Peer::new(peer));
+    next.run(request).await
+}
+
+/// A rule of one branch: this backend learns for whom we ask (RFC 7239).
+fn tell_for_whom(mut request: http::Request<TeeBody>) -> http::Request<TeeBody> {
+    let peer = request.extensions().get::<Peer>();
+    if let Some(value) = peer.and_then(|peer| format!("for=\"{}\"", peer.addr()).parse().ok()) {
+        request.headers_mut().insert(http::header::FORWARDED, value);
+    }
+    request
+}
+
+/// Resolves at SIGTERM or Ctrl-C; open requests then finish.
+async fn terminated() {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .expect("signals can be listened to");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// The services behind it, which would be somebody else's.
+async fn start_backends() -> std::io::Result<SocketAddr> {
+    #[derive(serde::Deserialize)]
+    struct Of {
+        user: String,
+    }
+
+    async fn user(Path(id): Path<String>) -> Json<Value> {
+        Json(json!({ "id": id, "name": "Ada" }))
+    }
+
+    async fn orders(Query(of): Query<Of>) -> Json<Value> {
+        Json(json!([{ "total": 12.5, "user": of.user }]))
+    }
+
+    let app = Router::new()
+        .route("/users/{id}", get(user))
+        .route("/orders", get(orders));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Ok(address)
+}
