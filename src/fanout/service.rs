@@ -1,9 +1,7 @@
 //! The service, and the layer over one inner service.
 
-use std::convert::identity;
 use std::fmt;
 use std::future::{Ready, ready};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,7 +9,7 @@ use std::time::Duration;
 use tower::{Layer, Service};
 
 use super::BranchFuture;
-use crate::error::{BuildError, panic_message};
+use crate::error::BuildError;
 use crate::outcome::roster::{Member, Roster};
 use crate::outcome::wake::MAX_SLOTS;
 use crate::outcome::{Branch, BranchError, Gather};
@@ -210,19 +208,15 @@ where
         let Some(place) = inner.roster.enter(inner.max_in_flight) else {
             return ready(Err(Overloaded::new(inner.max_in_flight)));
         };
-        let branches = inner.branches.iter().map(|branch| {
-            // A condition and two `clone`s of the user's run here. If one panics, it is this branch that failed.
-            catch_unwind(AssertUnwindSafe(|| {
-                if !branch.wants(&request) {
-                    return Err(BranchError::Skipped);
-                }
-                let (service, request) = (branch.get_ref().clone(), request.clone());
-                Ok(BranchFuture::new(service, request, inner.ready_within))
-            }))
-            .map_err(|payload| BranchError::Panicked(panic_message(payload.as_ref())))
-            .and_then(identity)
-        });
-        ready(Ok(Gather::new(place, inner.width, branches)))
+        // A condition and two `clone`s of the user's run here.
+        ready(Ok(Gather::new(place, inner.width, |index| {
+            let branch = &inner.branches[index];
+            if !branch.wants(&request) {
+                return Err(BranchError::Skipped);
+            }
+            let (service, request) = (branch.get_ref().clone(), request.clone());
+            Ok(BranchFuture::new(service, request, inner.ready_within))
+        })))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The stream of outcomes, and the scheduler of the branches behind it.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -57,14 +58,16 @@ impl<F, T, E> Gather<F>
 where
     F: Future<Output = Result<T, BranchError<E>>>,
 {
-    /// Nothing is polled here: a branch starts when the stream is polled first.
+    /// Nothing is polled here: a branch starts when the stream is polled first. `make` is asked for each branch in turn; if
+    /// it panics, it is that branch that failed.
     pub(crate) fn new(
         place: Place,
         width: usize,
-        branches: impl Iterator<Item = Result<F, BranchError<E>>>,
+        mut make: impl FnMut(usize) -> Result<F, BranchError<E>>,
     ) -> Self {
+        let len = place.roster().len();
         let mut gather = Self {
-            slots: Slots::new(place.roster().len()),
+            slots: Slots::new(len),
             place,
             queued: 0,
             running: 0,
@@ -72,27 +75,43 @@ where
             width,
             timer: Timer::new(Deadline::NEVER),
         };
-        for (index, branch) in branches.enumerate() {
-            let bit = 1 << index;
-            let slot = match branch {
-                Ok(future) => {
-                    gather.queued |= bit;
-                    Slot::Running {
-                        future,
-                        since: None,
-                    }
+        let mut index = 0;
+        while index < len {
+            // One guard for all that goes well.
+            let made = catch_unwind(AssertUnwindSafe(|| {
+                while index < len {
+                    gather.declare(index, make(index));
+                    index += 1;
                 }
-                Err(error) => {
-                    gather.done |= bit;
-                    Slot::Done {
-                        output: Some(Err(error)),
-                        elapsed: Duration::ZERO,
-                    }
-                }
-            };
-            gather.slots.get(index).set(slot);
+            }));
+            if let Err(payload) = made {
+                let message = panic_message(payload.as_ref());
+                gather.declare(index, Err(BranchError::Panicked(message)));
+                index += 1;
+            }
         }
         gather
+    }
+
+    fn declare(&mut self, index: usize, branch: Result<F, BranchError<E>>) {
+        let bit = 1 << index;
+        let mut slot = self.slots.get(index);
+        match branch {
+            Ok(future) => {
+                self.queued |= bit;
+                slot.set(Slot::Running {
+                    future,
+                    since: None,
+                });
+            }
+            Err(error) => {
+                self.done |= bit;
+                slot.set(Slot::Done {
+                    output: Some(Err(error)),
+                    elapsed: Duration::ZERO,
+                });
+            }
+        }
     }
 
     /// Ends the gather at `deadline`, or at the one set before if that is earlier.
@@ -142,9 +161,19 @@ where
                 return;
             }
             while woken != 0 {
-                let index = woken.trailing_zeros() as usize;
-                woken &= woken - 1;
-                self.poll_slot(index, &mut now);
+                // One guard for all that goes well. A bit is cleared when its branch has been polled, so that a panic is
+                // laid at the right door.
+                let polled = catch_unwind(AssertUnwindSafe(|| {
+                    while woken != 0 {
+                        self.poll_slot(woken.trailing_zeros() as usize, &mut now);
+                        woken &= woken - 1;
+                    }
+                }));
+                if let Err(payload) = polled {
+                    let index = woken.trailing_zeros() as usize;
+                    woken &= woken - 1;
+                    self.blame(index, payload.as_ref(), &mut now);
+                }
             }
         }
     }
@@ -155,34 +184,41 @@ where
             unreachable!("only running branches are polled");
         };
         let cx = &mut Context::from_waker(self.place.wakers().waker(index));
-        let output = match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
-            Ok(Poll::Pending) => return,
-            Ok(Poll::Ready(output)) => output,
-            Err(payload) => Err(BranchError::Panicked(panic_message(payload.as_ref()))),
-        };
-        // A branch that was started in this sweep has waited for nothing; another's clock is read once for all.
-        let since = since.expect("set when it was started");
-        let now = *now.get_or_insert_with(Instant::now);
-        self.finish(index, output, now.saturating_duration_since(since));
+        if let Poll::Ready(output) = future.poll(cx) {
+            let elapsed = elapsed(*since, now);
+            self.finish(index, output, elapsed);
+        }
     }
 
-    /// Drops the branch's future and keeps its output.
+    /// The branch has panicked: while it was polled, or, once it had finished, on its way out. Then its output stands.
+    fn blame(&mut self, index: usize, payload: &(dyn Any + Send), now: &mut Option<Instant>) {
+        if let SlotProj::Running { since, .. } = self.slots.get(index).project() {
+            let elapsed = elapsed(*since, now);
+            let failed = Err(BranchError::Panicked(panic_message(payload)));
+            self.finish_quietly(index, failed, elapsed);
+        }
+    }
+
+    /// Drops the branch's future and keeps its output, which stands even if the future panics on its way out: an
+    /// assignment completes while it unwinds.
     fn finish(&mut self, index: usize, output: F::Output, elapsed: Duration) {
-        let mut slot = self.slots.get(index);
-        let done = Slot::Done {
-            output: Some(output),
-            elapsed,
-        };
-        // The output stands even if the future panics on its way out: an assignment completes while it unwinds.
-        let _ = catch_unwind(AssertUnwindSafe(|| slot.set(done)));
         let bit = 1 << index;
         self.queued &= !bit;
         self.running &= !bit;
         self.done |= bit;
+        self.slots.get(index).set(Slot::Done {
+            output: Some(output),
+            elapsed,
+        });
+    }
+
+    /// The same where no guard stands around it.
+    fn finish_quietly(&mut self, index: usize, output: F::Output, elapsed: Duration) {
+        let _ = catch_unwind(AssertUnwindSafe(|| self.finish(index, output, elapsed)));
     }
 
     fn expire(&mut self) {
-        let now = Instant::now();
+        let mut now = None;
         let mut unfinished = self.queued | self.running;
         while unfinished != 0 {
             let index = unfinished.trailing_zeros() as usize;
@@ -191,10 +227,8 @@ where
                 SlotProj::Running { since, .. } => *since,
                 _ => None,
             };
-            let elapsed = since.map_or_else(Default::default, |since| {
-                now.saturating_duration_since(since)
-            });
-            self.finish(index, Err(BranchError::DeadlineExceeded), elapsed);
+            let elapsed = elapsed(since, &mut now);
+            self.finish_quietly(index, Err(BranchError::DeadlineExceeded), elapsed);
         }
     }
 
@@ -217,6 +251,16 @@ where
             elapsed,
             result,
         })
+    }
+}
+
+/// How long a branch has run; nothing, if it never started. The clock is read once for all that end in one sweep.
+fn elapsed(since: Option<Instant>, now: &mut Option<Instant>) -> Duration {
+    match since {
+        Some(since) => now
+            .get_or_insert_with(Instant::now)
+            .saturating_duration_since(since),
+        None => Duration::ZERO,
     }
 }
 
