@@ -134,19 +134,19 @@ mod ready {
     use super::*;
 
     #[divan::bench(args = BRANCHES)]
-    fn a_watershed(bencher: Bencher, n: usize) {
+    fn a_watershed(bencher: Bencher<'_, '_>, n: usize) {
         let fan_out = fan_out(n, 0);
         bencher.bench_local(|| run(watershed(fan_out.clone())));
     }
 
     #[divan::bench(args = BRANCHES)]
-    fn b_join_all(bencher: Bencher, n: usize) {
+    fn b_join_all(bencher: Bencher<'_, '_>, n: usize) {
         let services = branches(n, 0);
         bencher.bench_local(|| run(by_join_all(&services)));
     }
 
     #[divan::bench(args = BRANCHES)]
-    fn c_futures_unordered(bencher: Bencher, n: usize) {
+    fn c_futures_unordered(bencher: Bencher<'_, '_>, n: usize) {
         let services = branches(n, 0);
         bencher.bench_local(|| run(by_unordered(&services)));
     }
@@ -157,19 +157,19 @@ mod pending_twice {
     use super::*;
 
     #[divan::bench(args = BRANCHES)]
-    fn a_watershed(bencher: Bencher, n: usize) {
+    fn a_watershed(bencher: Bencher<'_, '_>, n: usize) {
         let fan_out = fan_out(n, 2);
         bencher.bench_local(|| run(watershed(fan_out.clone())));
     }
 
     #[divan::bench(args = BRANCHES)]
-    fn b_join_all(bencher: Bencher, n: usize) {
+    fn b_join_all(bencher: Bencher<'_, '_>, n: usize) {
         let services = branches(n, 2);
         bencher.bench_local(|| run(by_join_all(&services)));
     }
 
     #[divan::bench(args = BRANCHES)]
-    fn c_futures_unordered(bencher: Bencher, n: usize) {
+    fn c_futures_unordered(bencher: Bencher<'_, '_>, n: usize) {
         let services = branches(n, 2);
         bencher.bench_local(|| run(by_unordered(&services)));
     }
@@ -190,7 +190,7 @@ mod erased_pending_twice {
     }
 
     #[divan::bench(args = BRANCHES)]
-    fn a_watershed(bencher: Bencher, n: usize) {
+    fn a_watershed(bencher: Bencher<'_, '_>, n: usize) {
         let services = erased(n).into_iter().enumerate();
         let fan_out =
             FanOut::new(services.map(|(index, service)| Branch::new(index.to_string(), service)));
@@ -198,13 +198,13 @@ mod erased_pending_twice {
     }
 
     #[divan::bench(args = BRANCHES)]
-    fn b_join_all(bencher: Bencher, n: usize) {
+    fn b_join_all(bencher: Bencher<'_, '_>, n: usize) {
         let services = erased(n);
         bencher.bench_local(|| run(by_join_all(&services)));
     }
 
     #[divan::bench(args = BRANCHES)]
-    fn c_futures_unordered(bencher: Bencher, n: usize) {
+    fn c_futures_unordered(bencher: Bencher<'_, '_>, n: usize) {
         let services = erased(n);
         bencher.bench_local(|| run(by_unordered(&services)));
     }
@@ -240,7 +240,7 @@ mod one_of_many_wakes {
     }
 
     #[divan::bench(args = BRANCHES)]
-    fn a_watershed(bencher: Bencher, n: usize) {
+    fn a_watershed(bencher: Bencher<'_, '_>, n: usize) {
         let branches = (0..n).map(|index| Branch::new(index.to_string(), service(index)));
         let fan_out = FanOut::new(branches);
         bencher.bench_local(|| {
@@ -253,7 +253,7 @@ mod one_of_many_wakes {
     }
 
     #[divan::bench(args = BRANCHES)]
-    fn c_futures_unordered(bencher: Bencher, n: usize) {
+    fn c_futures_unordered(bencher: Bencher<'_, '_>, n: usize) {
         let services: Vec<_> = (0..n).map(service).collect();
         bencher.bench_local(|| {
             run(async {
