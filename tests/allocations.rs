@@ -79,7 +79,11 @@ fn a_steady_stream_of_calls_allocates_one_slab_for_every_eight_branches() {
         let change = region.change();
         // Beyond one slab, a vector holds the others.
         let vector = usize::from(slabs > 1);
-        assert_eq!(change.allocations, 10 * (slabs + vector), "{branches} branches");
+        assert_eq!(
+            change.allocations,
+            10 * (slabs + vector),
+            "{branches} branches"
+        );
         assert_eq!(change.allocations, change.deallocations);
     }
 }
