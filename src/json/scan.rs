@@ -24,6 +24,8 @@ pub(crate) enum ScanError {
     TooManyNodes { limit: usize },
     #[error("it is nested deeper than {limit}")]
     TooDeep { limit: usize },
+    #[error("it is 4 GiB or longer")]
+    TooLong,
 }
 
 /// Where a value stands, without the white space around it.
@@ -75,12 +77,15 @@ impl Member {
 /// Checks that `text` is one document within `limits` and returns where its value stands. If that is an object and
 /// `members` is given, its members are appended in their order.
 ///
-/// `text` must be shorter than 4 GiB.
+/// Places are kept in 32 bits, so a text of 4 GiB is refused.
 pub(crate) fn scan(
     text: &[u8],
     limits: Limits,
     members: Option<&mut Vec<Member>>,
 ) -> Result<Value, ScanError> {
+    if u32::try_from(text.len()).is_err() {
+        return Err(ScanError::TooLong);
+    }
     if std::str::from_utf8(text).is_err() {
         return Err(ScanError::Syntax);
     }

@@ -1,24 +1,23 @@
 //! The merge of JSON documents.
 
 use std::future::Future;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, VARY};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, VARY};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Body;
 
 use super::cache::{CacheControl, Vary};
-use super::collect::{Arrival, Collection, Collector};
-use super::json_part::Rules;
-use super::ledger::{Failure, Ledger};
+use super::collect::{Arrival, Collector};
+use super::document::{Contribution, has_document};
+use super::ledger::Ledger;
 use super::splice::{Source, Splice};
 use super::timing::ServerTiming;
 use super::union::{Clash, Union};
 use super::{Merge, MergeContext, strip_for_collection};
-use crate::body::{Chunks, Collected, Completeness};
+use crate::body::{Chunks, Completeness};
 use crate::error::{BoxError, Problem, write_json_str};
-use crate::json::{Limits, Member, Value, scan};
+use crate::json::{Limits, scan};
 use crate::outcome::{BranchError, BranchId, Gather};
 
 /// Merges the branches' JSON documents without parsing the values that it moves.
@@ -37,7 +36,7 @@ pub struct JsonMerge {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     Group,
     Object,
     Array,
@@ -153,56 +152,9 @@ impl JsonMerge {
         self
     }
 
-    /// Reads a branch's answer. `Ok(None)` is an empty part.
-    fn part(&self, Collection { head, body }: Collection) -> Result<Part, Failure> {
-        // A body was read exactly if the answer is one that should have a document.
-        let Some(Collected { bytes, copied }) = body else {
-            return match expects(&head) {
-                Ok(Expected::Nothing) => Ok(Part::new(head, None)),
-                Ok(Expected::Document) => unreachable!("its body was wanted"),
-                Err(failure) => Err(failure),
-            };
-        };
-        let limits = Limits {
-            nodes: self.nodes,
-            depth: self.depth,
-        };
-        let source = Source { bytes, copied };
-        let rules = head.extensions.get::<Arc<Rules>>().cloned();
-        let in_place = self.mode == Mode::Object && rules.is_none();
-        let mut found = Vec::new();
-        let scanned = scan(&source.bytes, limits, in_place.then_some(&mut found));
-        let value = scanned.map_err(|error| Failure::new(error.to_string()))?;
-        let (source, value) = match &rules {
-            Some(rules) if !rules.leave_alone() => {
-                let (source, value) = rules.apply(source, value);
-                let rescan = |source: &Source| scan(&source.bytes, limits, None);
-                match value.map_or_else(|| rescan(&source), Ok) {
-                    Ok(value) => (source, value),
-                    // Renaming can only make it longer; it is no deeper and has no more values.
-                    Err(error) => return Err(Failure::new(error.to_string())),
-                }
-            }
-            _ => (source, value),
-        };
-        let mut part = Part::new(
-            head,
-            Some(Document {
-                source,
-                value,
-                members: found,
-            }),
-        );
-        part.rules = rules;
-        if self.mode == Mode::Object && part.group().is_none() {
-            part.take_members()?;
-        }
-        Ok(part)
-    }
-
     fn write(
         &self,
-        parts: &[(BranchId, Part)],
+        parts: &[(BranchId, Contribution)],
         details: &[(String, Bytes)],
     ) -> Result<Chunks, Clash> {
         let null = Source {
@@ -297,7 +249,7 @@ impl JsonMerge {
     fn answer(
         &self,
         ledger: &Ledger,
-        parts: &[(BranchId, Part)],
+        parts: &[(BranchId, Contribution)],
     ) -> Result<Response<Chunks>, Problem> {
         let completeness = ledger.settle()?;
         let body = self.write(parts, &self.details(ledger)).map_err(|clash| {
@@ -317,72 +269,11 @@ impl JsonMerge {
     }
 }
 
-/// What a branch's head leads us to expect.
-enum Expected {
-    Document,
-    /// A success without content.
-    Nothing,
-}
-
-fn expects(head: &response::Parts) -> Result<Expected, Failure> {
-    if !head.status.is_success() {
-        return Err(Failure::status(head));
-    }
-    if matches!(
-        head.status,
-        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT
-    ) {
-        return Ok(Expected::Nothing);
-    }
-    if !is_identity(&head.headers) {
-        return Err(Failure::new("its content encoding was not asked for"));
-    }
-    if !is_json(&head.headers) {
-        return Err(Failure::new("its content type is not JSON"));
-    }
-    Ok(Expected::Document)
-}
-
-fn is_identity(headers: &HeaderMap) -> bool {
-    let mut codings = headers
-        .get_all(CONTENT_ENCODING)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
-    codings.all(|coding| {
-        let coding = coding.trim_ascii();
-        coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")
-    })
-}
-
-/// `application/json` or any `…+json` (RFC 6839), in UTF-8. A branch that says nothing is taken at its content: if that is
-/// a JSON document, it is one.
-fn is_json(headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all(CONTENT_TYPE).iter();
-    let Some(line) = lines.next() else {
-        return true;
-    };
-    if lines.next().is_some() {
-        return false;
-    }
-    let mut pieces = line.as_bytes().split(|&byte| byte == b';');
-    let essence = pieces
-        .next()
-        .unwrap_or_default()
-        .trim_ascii()
-        .to_ascii_lowercase();
-    let is_json =
-        essence == b"application/json" || essence == b"text/json" || essence.ends_with(b"+json");
-    let is_utf8 = pieces.all(|parameter| {
-        let parameter = parameter.trim_ascii().to_ascii_lowercase();
-        match parameter.strip_prefix(b"charset=") {
-            Some(charset) => matches!(charset, b"utf-8" | b"\"utf-8\"" | b"utf8" | b"us-ascii"),
-            None => true,
-        }
-    });
-    is_json && is_utf8
-}
-
-fn cache_headers(headers: &mut HeaderMap, completeness: Completeness, parts: &[(BranchId, Part)]) {
+fn cache_headers(
+    headers: &mut HeaderMap,
+    completeness: Completeness,
+    parts: &[(BranchId, Contribution)],
+) {
     let mut vary = Vary::default();
     let mut cache_control = CacheControl::new();
     for (_, part) in parts {
@@ -397,68 +288,6 @@ fn cache_headers(headers: &mut HeaderMap, completeness: Completeness, parts: &[(
         if let Some(value) = cache_control.value() {
             headers.insert(CACHE_CONTROL, value);
         }
-    }
-}
-
-/// What a branch contributes.
-#[derive(Debug)]
-struct Part {
-    headers: HeaderMap,
-    completeness: Completeness,
-    rules: Option<Arc<Rules>>,
-    /// `None` is an empty part.
-    document: Option<Document>,
-}
-
-#[derive(Debug)]
-struct Document {
-    source: Source,
-    value: Value,
-    /// In the object mode, if it is not grouped.
-    members: Vec<Member>,
-}
-
-impl Part {
-    fn new(head: response::Parts, document: Option<Document>) -> Self {
-        let rules = head.extensions.get::<Arc<Rules>>().cloned();
-        let head = Response::from_parts(head, ());
-        let completeness = Completeness::of(&head);
-        Self {
-            headers: head.into_parts().0.headers,
-            completeness,
-            rules,
-            document,
-        }
-    }
-
-    fn group(&self) -> Option<&str> {
-        self.rules.as_ref()?.group.as_deref()
-    }
-
-    fn members(&self) -> &[Member] {
-        self.document
-            .as_ref()
-            .map_or(&[], |document| &document.members)
-    }
-
-    /// In the object mode: the members of an object; nothing, if it is `null`, or if a target led to something else.
-    fn take_members(&mut self) -> Result<(), Failure> {
-        let Some(document) = &mut self.document else {
-            return Ok(());
-        };
-        let text = &document.source.bytes;
-        if document.value.is_null(text) {
-            self.completeness = Completeness::Incomplete;
-            self.document = None;
-        } else if !document.value.is_object(text) {
-            if self.rules.as_ref().is_none_or(|rules| !rules.has_target()) {
-                return Err(Failure::new("its document is not an object"));
-            }
-            self.document = None;
-        } else if document.members.is_empty() {
-            document.members = crate::json::members(text, document.value);
-        }
-        Ok(())
     }
 }
 
@@ -479,9 +308,12 @@ where
         let deadline = cx.deadline();
         let mut ledger = Ledger::new(cx, &gather);
         let mut timing = self.server_timing.then(ServerTiming::default);
-        let mut parts: Vec<(BranchId, Part)> = Vec::with_capacity(gather.members().len());
-        let wanted = |head: &response::Parts| matches!(expects(head), Ok(Expected::Document));
-        let mut collector = Collector::new(gather, wanted, self.limit, deadline);
+        let mut parts: Vec<(BranchId, Contribution)> = Vec::with_capacity(gather.members().len());
+        let limits = Limits {
+            nodes: self.nodes,
+            depth: self.depth,
+        };
+        let mut collector = Collector::new(gather, has_document, self.limit, deadline);
         while let Some(arrival) = collector.next().await {
             let Arrival {
                 branch,
@@ -489,7 +321,7 @@ where
                 result,
                 ..
             } = arrival;
-            match result.map(|collection| self.part(collection)) {
+            match result.map(|collection| Contribution::read(collection, self.mode, limits)) {
                 Ok(Ok(part)) => {
                     ledger.present(&branch, part.completeness);
                     parts.push((branch.clone(), part));

@@ -88,6 +88,7 @@ use http::{HeaderMap, Method};
 
 mod cache;
 mod collect;
+mod document;
 mod first_success;
 mod json_merge;
 mod json_part;
