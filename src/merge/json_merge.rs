@@ -42,7 +42,8 @@ pub(super) enum Mode {
     Array,
 }
 
-/// What [`JsonMerge::object`] does when two branches give the same key. "First" and "last" are by declared order, never by
+/// What [`JsonMerge::object`] does when two branches give the same key, or two ask for the same
+/// [group](super::JsonPartLayer::group) in any mode that has keys. "First" and "last" are by declared order, never by
 /// arrival. Within one document the last duplicate wins, which is no conflict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]

@@ -28,6 +28,8 @@ use crate::json::{Value, find, members};
 /// Paths are names joined by dots; they lead through objects, never into arrays. A name that holds a dot itself can't be
 /// named: it is one name in the document, and a path never mistakes it for two.
 ///
+/// A branch has one such layer; of two, the outer one's rules hold alone.
+///
 /// ```
 /// use tower::{ServiceBuilder, service_fn};
 /// use watershed::merge::JsonPartLayer;
@@ -92,7 +94,8 @@ impl JsonPartLayer {
         Self::default()
     }
 
-    /// Only the value at `path`. If there is none, the part is an empty object.
+    /// Only the value at `path`. If there is none, the part is an empty object; and so it is in the object mode, ungrouped, if
+    /// the value is not an object. Neither makes the answer incomplete.
     ///
     /// # Panics
     ///

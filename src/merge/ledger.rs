@@ -1,8 +1,9 @@
 //! The answer table: what became of each branch, and what the client is told.
 
 use std::borrow::Cow;
+use std::error::Error;
 
-use http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{StatusCode, response};
 use tower::timeout::error::Elapsed;
 
@@ -48,8 +49,8 @@ enum Kind {
     /// It answered, and not with a success.
     Status {
         status: StatusCode,
-        retry_after: Option<HeaderValue>,
-        challenges: Vec<HeaderValue>,
+        /// The fields without which the client would be told only half of it.
+        fields: Vec<(HeaderName, HeaderValue)>,
     },
     /// It ran out of time.
     Late,
@@ -73,16 +74,22 @@ impl Failure {
 
     /// An answer that is no success.
     pub(super) fn status(head: &response::Parts) -> Self {
+        let told = match head.status {
+            // One that doesn't say how to do better is of no use (RFC 9110 §15.5.2).
+            StatusCode::UNAUTHORIZED => Some(WWW_AUTHENTICATE),
+            StatusCode::METHOD_NOT_ALLOWED => Some(ALLOW),
+            _ => None,
+        };
+        let fields = told.into_iter().chain([RETRY_AFTER]).flat_map(|name| {
+            let lines = head.headers.get_all(&name).iter().cloned();
+            lines
+                .map(move |line| (name.clone(), line))
+                .collect::<Vec<_>>()
+        });
         Self {
             kind: Kind::Status {
                 status: head.status,
-                retry_after: head.headers.get(RETRY_AFTER).cloned(),
-                challenges: head
-                    .headers
-                    .get_all(WWW_AUTHENTICATE)
-                    .iter()
-                    .cloned()
-                    .collect(),
+                fields: fields.collect(),
             },
             reason: format!("status {}", head.status.as_u16()).into(),
         }
@@ -104,11 +111,7 @@ impl Failure {
             BranchError::Panicked(_) => Self::new("panicked"),
             BranchError::Service(error) => {
                 let error = error.as_ref();
-                let timed_out = cause_ref::<TimedOut>(error).is_some()
-                    || cause_ref::<Elapsed>(error).is_some()
-                    || cause_ref::<std::io::Error>(error)
-                        .is_some_and(|error| error.kind() == std::io::ErrorKind::TimedOut);
-                if timed_out {
+                if is_timeout(error) {
                     return Self::late("timed out");
                 }
                 match cause_ref::<CollectError>(error) {
@@ -135,32 +138,35 @@ impl Failure {
         match &self.kind {
             Kind::Late => problem(StatusCode::GATEWAY_TIMEOUT),
             Kind::Other => problem(StatusCode::BAD_GATEWAY),
-            Kind::Status {
-                status,
-                retry_after,
-                challenges,
-            } => {
+            Kind::Status { status, fields } => {
+                let challenged = || fields.iter().any(|(name, _)| *name == WWW_AUTHENTICATE);
                 let status = match status.as_u16() {
                     // These concern the hop between us and the branch, not the client's request.
-                    407 | 408 | 421 | 425 | 431 => StatusCode::BAD_GATEWAY,
-                    // A 401 says how to do better (RFC 9110 §15.5.2); one that doesn't is of no use to the client.
-                    401 if challenges.is_empty() => StatusCode::BAD_GATEWAY,
+                    407 | 408 | 421 | 425 | 426 | 431 => StatusCode::BAD_GATEWAY,
+                    401 if !challenged() => StatusCode::BAD_GATEWAY,
                     400..=499 => *status,
                     _ => StatusCode::BAD_GATEWAY,
                 };
-                let mut problem = problem(status);
-                if status == StatusCode::UNAUTHORIZED {
-                    for challenge in challenges {
-                        problem = problem.header(WWW_AUTHENTICATE, challenge.clone());
-                    }
-                }
-                if let (Some(after), true) = (retry_after, status.is_client_error()) {
-                    problem = problem.header(RETRY_AFTER, after.clone());
-                }
-                problem
+                let fields = fields.iter().filter(|_| status.is_client_error());
+                fields.fold(problem(status), |problem, (name, value)| {
+                    problem.header(name.clone(), value.clone())
+                })
             }
         }
     }
+}
+
+/// Whether the cause of an error is that something took too long: one of our timeouts, Tower's, or the client's or the
+/// system's when it connects.
+pub(super) fn is_timeout(error: &(dyn Error + 'static)) -> bool {
+    #[cfg(feature = "client")]
+    if cause_ref::<crate::client::ClientError>(error).is_some_and(|error| error.is_timeout()) {
+        return true;
+    }
+    let timed_out = |error: &std::io::Error| error.kind() == std::io::ErrorKind::TimedOut;
+    cause_ref::<TimedOut>(error).is_some()
+        || cause_ref::<Elapsed>(error).is_some()
+        || cause_ref::<std::io::Error>(error).is_some_and(timed_out)
 }
 
 impl Ledger {

@@ -55,17 +55,17 @@
 //!
 //! | case | answer |
 //! |---|---|
-//! | the client's fault, seen anywhere (its body over the limit, a value in its path) | 413 or 400, even if branches answered 2xx |
-//! | a required branch failed: the first declared one | 504 if it was late; its own 4xx, except those of the hop (407, 408, 421, 425, 431) and a 401 without a challenge; else 502 |
+//! | the client's fault, seen anywhere (its body over the limit or broken, a value in its path) | 413, 400 or 414, even if branches answered 2xx |
+//! | a required branch failed: the first declared one | 504 if it was late; its own 4xx, except those of the hop (407, 408, 421, 425, 426, 431) and a 401 without a challenge; else 502 |
 //! | two branches gave one key, and the policy is [`Conflict::Error`] | 502 |
 //! | at least one branch is present | 200; complete if every branch is present or was skipped |
 //! | every branch was skipped by its condition | 200 without content (`{}`, `[]`), complete |
 //! | none is present | 504 if all were late, else 502 |
 //!
 //! *Present* is a 2xx whose document could be read; 204 is an empty part; 3xx is a failure. *Late* is what the deadline
-//! ended, a timeout inside the branch, or a service that was not ready in time. An error is `application/problem+json` that
-//! names the branch and the reason in our words; of the branch's own answer it keeps `Retry-After` (with a 4xx) and the
-//! `WWW-Authenticate` of a 401. A required branch that has failed is answered at once, if no earlier required one is
+//! ended, a timeout inside the branch (of a layer, or of the connection), or a service that was not ready in time. An error is `application/problem+json` that
+//! names the branch and the reason in our words; of the branch's own answer it keeps `Retry-After` (with a 4xx), the
+//! `WWW-Authenticate` of a 401 and the `Allow` of a 405. A required branch that has failed is answered at once, if no earlier required one is
 //! pending.
 //!
 //! Every answer carries `watershed-complete: true|false` and the extension [`Completeness`](crate::body::Completeness). A
@@ -74,8 +74,8 @@
 //! # What the branches are asked
 //!
 //! A part of a representation, or none of it, can't be merged: `Range`, `If-*` and `Expect` are taken from the request, and
-//! by the merges that read the bodies `Accept-Encoding`, too. To those HEAD goes as GET, and the merged head is answered
-//! without a body. `Authorization` and `Cookie` go only to branches that say
+//! by those that make one body of the parts ([`JsonMerge`], [`merge_parts`]) `Accept-Encoding`, too. To their branches HEAD
+//! goes as GET, and the merged head is answered without a body. `Authorization` and `Cookie` go only to branches that say
 //! [`.credentials()`](crate::outcome::Branch::credentials).
 //!
 //! # What is kept of the parts' heads

@@ -11,7 +11,7 @@ use http_body::Body;
 use super::collect::Collector;
 use super::ledger::Ledger;
 use super::{Merge, MergeContext, strip_for_collection};
-use crate::body::ResponseBody;
+use crate::body::{Completeness, ResponseBody};
 use crate::error::BoxError;
 use crate::outcome::{BranchError, BranchId, Gather};
 
@@ -29,12 +29,26 @@ pub struct Part {
     pub result: Result<Response<Bytes>, BranchError<BoxError>>,
 }
 
+impl Part {
+    /// Whether nothing is missing for want of this part: it is a success, complete itself, or was skipped.
+    fn is_whole(&self) -> bool {
+        match &self.result {
+            Ok(response) => {
+                response.status().is_success()
+                    && Completeness::of(response) == Completeness::Complete
+            }
+            Err(error) => matches!(error, BranchError::Skipped),
+        }
+    }
+}
+
 /// A merge by `closure`: it is given every branch's part, in declared order, when all have finished or the gather has
 /// ended, and returns the answer.
 ///
 /// Bodies are collected while the other branches run, each within [`max_bytes`](MergeParts::max_bytes). A fault of the
 /// client's (see [`MergeContext::client_fault`]) is answered before the closure is asked. What failures and missing parts
-/// mean is up to the closure.
+/// mean is up to the closure. If its answer is a success and has no mark of [`Completeness`], it is complete if every part
+/// is a success, complete itself, or was skipped.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -144,6 +158,15 @@ where
         }
         drop(collector);
         parts.sort_unstable_by_key(|part| part.branch.index());
-        (self.closure)(cx, parts).await.map(ResponseBody::inner)
+        // A closure that does not say takes what it was given for granted: then so do we.
+        let completeness = match parts.iter().all(Part::is_whole) {
+            true => Completeness::Complete,
+            false => Completeness::Incomplete,
+        };
+        let mut response = (self.closure)(cx, parts).await.map(ResponseBody::inner);
+        if response.extensions().get::<Completeness>().is_none() && response.status().is_success() {
+            completeness.mark(&mut response);
+        }
+        response
     }
 }

@@ -12,8 +12,9 @@ use pin_project_lite::pin_project;
 use tower::util::Oneshot;
 use tower::{Layer, Service, ServiceExt};
 
+use super::ledger::is_timeout;
 use crate::body::ResponseBody;
-use crate::deadline::{Deadline, TimedOut, Timer};
+use crate::deadline::{Deadline, Timer};
 use crate::error::{BoxError, ClientFault, Problem, cause_ref};
 
 /// Answers with what one service says, untouched: for a route that has a single backend.
@@ -200,7 +201,7 @@ fn failed(error: &BoxError) -> Problem {
     let error = error.as_ref();
     if let Some(fault) = cause_ref::<ClientFault>(error) {
         fault.to_problem()
-    } else if cause_ref::<TimedOut>(error).is_some() {
+    } else if is_timeout(error) {
         Problem::new(StatusCode::GATEWAY_TIMEOUT).detail("the backend is late")
     } else {
         Problem::new(StatusCode::BAD_GATEWAY).detail("the backend failed")

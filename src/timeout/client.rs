@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::body::TimeoutBody;
@@ -123,11 +124,13 @@ where
     }
 }
 
-/// One call's time: when it began, how long it has, and the timer.
+/// One call's time: how long it has, and the timer.
 #[derive(Debug)]
 pub(super) struct Clock {
     timer: Timer,
-    limit: Duration,
+    /// The layer's own deadline, whoever enforces another.
+    own: Deadline,
+    started: Instant,
 }
 
 impl Clock {
@@ -135,9 +138,9 @@ impl Clock {
         let own = Deadline::after(limit);
         let deadline = Deadline::to_arm(own, inherited).unwrap_or(Deadline::NEVER);
         Self {
-            // What is left of an inherited deadline is this call's limit.
-            limit: limit.min(deadline.remaining()),
             timer: Timer::new(deadline),
+            own,
+            started: Instant::now(),
         }
     }
 
@@ -145,6 +148,18 @@ impl Clock {
     fn enforces(&self) -> Option<Deadline> {
         let deadline = self.timer.deadline();
         deadline.instant().map(|_| deadline)
+    }
+
+    /// The head is here. Whoever enforces the deadline outside may have been waiting for just that: if this layer has left
+    /// it to them so far, its own limit holds for the body.
+    fn for_body(self) -> Self {
+        match self.enforces() {
+            Some(_) => self,
+            None => Self {
+                timer: Timer::new(self.own),
+                ..self
+            },
+        }
     }
 
     fn has_passed(&self) -> bool {
@@ -160,13 +175,12 @@ impl Clock {
     }
 
     pub(super) fn timed_out(&self, phase: Phase) -> TimedOut {
+        let elapsed = self.started.elapsed();
         let deadline = self.timer.deadline().instant();
-        let over = deadline.map_or(Duration::ZERO, |at| {
-            tokio::time::Instant::now()
-                .into_std()
-                .saturating_duration_since(at)
+        let limit = deadline.map_or(elapsed, |at| {
+            at.saturating_duration_since(self.started.into_std())
         });
-        TimedOut::new(phase, self.limit + over, self.limit)
+        TimedOut::new(phase, elapsed, limit)
     }
 }
 
@@ -234,7 +248,9 @@ where
         // The inner call goes before its end is told.
         this.state.set(State::Done);
         let clock = this.clock.take().expect("present above");
-        Poll::Ready(result.map(|response| response.map(|body| TimeoutBody::new(body, clock))))
+        Poll::Ready(
+            result.map(|response| response.map(|body| TimeoutBody::new(body, clock.for_body()))),
+        )
     }
 }
 

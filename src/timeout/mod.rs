@@ -33,6 +33,9 @@
 //! The earlier of its own limit and the request's [`Deadline`](crate::deadline::Deadline); or none, if a layer outside
 //! enforces that instant or an earlier one already: then that layer answers, and this one would only get in its way. What
 //! it enforces it announces to the inner service, in the same extension.
+//!
+//! A layer outside that waits for the head only, as one does that streams the body on, is done when the head has come. The
+//! body is therefore held to this layer's own limit in any case.
 
 mod body;
 mod client;
