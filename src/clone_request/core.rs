@@ -186,6 +186,8 @@ pub(crate) struct Reader<B> {
     read: u64,
     /// Whether it has had the trailers, the error or the end.
     finished: bool,
+    /// Whether that was an error. A clone has it still before it.
+    failed: bool,
     /// Set when it was last pending because the window is full: how often that had moved by then.
     blocked: Option<u64>,
 }
@@ -235,6 +237,7 @@ where
             next: 0,
             read: 0,
             finished: false,
+            failed: false,
             blocked: None,
         }
     }
@@ -316,7 +319,7 @@ where
                 Err(Poll::Ready(frame))
             }
             Source::Failed(failure) => {
-                self.finished = true;
+                (self.finished, self.failed) = (true, true);
                 state.source = Source::Failed(failure.clone());
                 Err(Poll::Ready(Some(Err(failure))))
             }
@@ -344,7 +347,7 @@ where
     fn read_kept(&mut self, state: &mut State<B>) -> Option<Result<Kept, Failure>> {
         let windowed = matches!(self.core.keep, Keep::Window { .. });
         if windowed && !state.places.iter().any(|place| place.reader == self.id) {
-            self.finished = true;
+            (self.finished, self.failed) = (true, true);
             return Some(Err(Failure::Lagged));
         }
         let place = usize::try_from(self.next.checked_sub(state.first)?).ok()?;
@@ -579,7 +582,9 @@ impl<B> Clone for Reader<B> {
             id,
             next: self.next,
             read: self.read,
-            finished: self.finished,
+            // Not the end of a reader that failed: a clone of it would look as if the body had ended well.
+            finished: self.finished && !self.failed,
+            failed: false,
             blocked: None,
         }
     }
