@@ -139,7 +139,7 @@ mod gather {
 
 mod body {
     use super::*;
-    use crate::tee::{Failure, Reader};
+    use crate::tee::{Failure, Keep, Reader};
     use bytes::Bytes;
     use http_body::{Body, Frame, SizeHint};
     use loom::sync::Mutex;
@@ -225,7 +225,7 @@ mod body {
     fn every_reader_reads_all() {
         check(|| {
             let source = Source::new();
-            let one = Reader::new(source.clone(), 8);
+            let one = Reader::new(source.clone(), Keep::All { limit: 8 });
             let other = one.clone();
             let threads = [
                 loom::thread::spawn(move || read(one)),
@@ -248,7 +248,7 @@ mod body {
         for keep in [false, true] {
             check(move || {
                 let source = Source::new();
-                let mut leaving = Reader::new(source.clone(), 8);
+                let mut leaving = Reader::new(source.clone(), Keep::All { limit: 8 });
                 let staying = leaving.clone();
                 let reads = loom::thread::spawn(move || read(staying));
                 let leaves = loom::thread::spawn(move || {
@@ -272,7 +272,7 @@ mod body {
     fn a_clone_made_meanwhile_reads_the_same() {
         check(|| {
             let source = Source::new();
-            let one = Reader::new(source.clone(), 8);
+            let one = Reader::new(source.clone(), Keep::All { limit: 8 });
             let parent = one.clone();
             let reads = loom::thread::spawn(move || read(one));
             let clones = loom::thread::spawn(move || {
@@ -295,7 +295,7 @@ mod body {
         for too_large in [false, true] {
             check(move || {
                 let source = Source::new();
-                let one = Reader::new(source.clone(), 1);
+                let one = Reader::new(source.clone(), Keep::All { limit: 1 });
                 let other = one.clone();
                 let signal = Arc::clone(one.signal());
                 let threads = [
@@ -314,5 +314,76 @@ mod body {
                 assert!(signal.failure().is_some());
             });
         }
+    }
+
+    const WINDOW: Keep = Keep::Window { bytes: 1 };
+
+    fn feed(source: &Source, texts: [&'static str; 2]) {
+        source.feed(|feed| {
+            feed.frames.extend(texts.map(data));
+            feed.ended = true;
+        });
+    }
+
+    /// The window holds one frame: each reader waits for the other, and both read all.
+    #[test]
+    fn readers_take_turns_at_a_window() {
+        check(|| {
+            let source = Source::new();
+            let one = Reader::new(source.clone(), WINDOW);
+            let other = one.clone();
+            feed(&source, ["a", "b"]);
+            let thread = loom::thread::spawn(move || read(one));
+            assert_eq!(read(other).unwrap(), b"ab");
+            assert_eq!(thread.join().unwrap().unwrap(), b"ab");
+        });
+    }
+
+    /// A reader goes while another waits for the window that it holds.
+    #[test]
+    fn a_reader_that_goes_lets_its_share_go() {
+        check(|| {
+            let source = Source::new();
+            let one = Reader::new(source.clone(), WINDOW);
+            let mut other = one.clone();
+            feed(&source, ["a", "b"]);
+            let thread = loom::thread::spawn(move || {
+                let (_, waker) = Task::new();
+                let _ = other.poll_frame(&mut Context::from_waker(&waker));
+                drop(other);
+            });
+            assert_eq!(read(one).unwrap(), b"ab");
+            thread.join().unwrap();
+        });
+    }
+
+    /// A reader waits for the window and evicts who holds it: that one is told, or was quick enough and reads all; and
+    /// nobody hangs.
+    #[test]
+    fn whoever_holds_the_window_gets_on_or_is_out() {
+        check(|| {
+            let source = Source::new();
+            let mut impatient = Reader::new(source.clone(), WINDOW);
+            let slow = impatient.clone();
+            feed(&source, ["a", "b"]);
+            let thread = loom::thread::spawn(move || read(slow));
+            let (task, waker) = Task::new();
+            let mut read = Vec::new();
+            loop {
+                match impatient.poll_frame(&mut Context::from_waker(&waker)) {
+                    Poll::Ready(Some(frame)) => {
+                        read.extend_from_slice(&frame.unwrap().into_data().unwrap());
+                    }
+                    Poll::Ready(None) => break,
+                    Poll::Pending if impatient.blocked().is_some() => impatient.evict(),
+                    Poll::Pending => task.park(),
+                }
+            }
+            assert_eq!(read, b"ab");
+            match thread.join().unwrap() {
+                Ok(read) => assert_eq!(read, b"ab"),
+                Err(failure) => assert!(matches!(failure, Failure::Lagged)),
+            }
+        });
     }
 }

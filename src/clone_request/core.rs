@@ -1,14 +1,19 @@
-//! The core of a tee: one source, any number of readers, every frame kept.
+//! The core of a tee: one source, any number of readers, and the frames between them.
 //!
 //! This is what the tasks that read a body share. It has no runtime in it, and `tests/model.rs` checks it under every
 //! interleaving that the model checker can find.
 //!
 //! Whoever needs a frame that is not there yet polls the source, so no task is spawned and no reader depends on another's
 //! going on. The source is taken out of the lock while it is polled: foreign code never runs under it.
+//!
+//! With a window, frames that every reader has read are let go, and the source is polled only while less than the window
+//! is kept. A reader that needs more then waits for the slowest; how long, its caller decides, who has a clock: it calls
+//! [`Reader::evict`], and whoever has held the window since that reader began to wait is out.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
@@ -28,6 +33,17 @@ pub(crate) enum Failure {
     Source(Arc<BoxError>),
     /// It panicked.
     Panicked,
+    /// The source is well, but this reader held the window for too long.
+    Lagged,
+}
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Everything, up to so many bytes.
+    All { limit: u64 },
+    /// What the slowest reader has not read, of which there is no more when it reaches so many bytes.
+    Window { bytes: u64 },
 }
 
 /// The readers that wait, and the failure once there is one. The source holds this as its waker: it must not own the
@@ -81,14 +97,17 @@ impl Signal {
         lock(&self.inner).wakes
     }
 
-    fn wake_all(&self) {
+    /// Wakes every reader that waits, but for `except`, who knows already.
+    fn wake_readers(&self, except: Option<u64>) {
         let readers = {
             let mut waiting = lock(&self.inner);
             waiting.wakes += 1;
             std::mem::take(&mut waiting.readers)
         };
-        for (_, waker) in readers {
-            waker.wake();
+        for (reader, waker) in readers {
+            if Some(reader) != except {
+                waker.wake();
+            }
         }
     }
 
@@ -100,11 +119,11 @@ impl Signal {
 
 impl Wake for Signal {
     fn wake(self: Arc<Self>) {
-        self.wake_all();
+        self.wake_readers(None);
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.wake_all();
+        self.wake_readers(None);
     }
 }
 
@@ -113,18 +132,35 @@ impl Wake for Signal {
 pub(crate) struct Core<B> {
     state: Mutex<State<B>>,
     signal: Arc<Signal>,
-    limit: u64,
+    keep: Keep,
+    /// Set once, if the source has ended with one chunk at the most: then readers need nothing else.
+    short: OnceLock<Option<Bytes>>,
 }
 
 #[derive(Debug)]
 struct State<B> {
     source: Source<B>,
-    chunks: Vec<Bytes>,
+    /// What is kept of the stream, from the chunk numbered `first` on.
+    chunks: VecDeque<Bytes>,
+    first: u64,
     /// The bytes in `chunks`.
     kept: u64,
+    /// The bytes that the source has given.
+    pulled: u64,
     /// What the source expects still to come, as it last said.
     hint: SizeHint,
+    /// With a window: where each reader stands.
+    places: Vec<Place>,
+    /// Counts how often the window has moved.
+    moves: u64,
     next_reader: u64,
+}
+
+#[derive(Debug)]
+struct Place {
+    reader: u64,
+    /// The number of the chunk that it reads next.
+    next: u64,
 }
 
 #[derive(Debug)]
@@ -139,17 +175,21 @@ enum Source<B> {
     Failed(Failure),
 }
 
-/// A reader's place in the stream.
+/// A reader.
 #[derive(Debug)]
 pub(crate) struct Reader<B> {
     core: Arc<Core<B>>,
     id: u64,
-    /// The chunk that it reads next.
-    next: usize,
+    /// The number of the chunk that it reads next.
+    next: u64,
     /// The bytes that it has read.
     read: u64,
     /// Whether it has had the trailers, the error or the end.
     finished: bool,
+    /// Whether that was an error. A clone has it still before it.
+    failed: bool,
+    /// Set when it was last pending because the window is full: how often that had moved by then.
+    blocked: Option<u64>,
 }
 
 /// What is left for a reader of a body that has ended and has no trailers.
@@ -164,15 +204,22 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
-    /// The first reader of `source`, of which at most `limit` bytes are kept.
-    pub(crate) fn new(source: B, limit: u64) -> Self {
+    /// The first reader of `source`.
+    pub(crate) fn new(source: B, keep: Keep) -> Self {
         let core = Core {
             state: Mutex::new(State {
                 hint: source.size_hint(),
                 source: Source::Idle(source),
-                chunks: Vec::new(),
+                chunks: VecDeque::new(),
+                first: 0,
                 kept: 0,
-                next_reader: 1,
+                pulled: 0,
+                places: match keep {
+                    Keep::All { .. } => Vec::new(),
+                    Keep::Window { .. } => vec![Place { reader: 0, next: 0 }],
+                },
+                moves: 0,
+                next_reader: 0,
             }),
             signal: Arc::new(Signal {
                 inner: Mutex::new(Waiting {
@@ -181,7 +228,8 @@ where
                     failure: None,
                 }),
             }),
-            limit,
+            keep,
+            short: OnceLock::new(),
         };
         Self {
             core: Arc::new(core),
@@ -189,6 +237,8 @@ where
             next: 0,
             read: 0,
             finished: false,
+            failed: false,
+            blocked: None,
         }
     }
 
@@ -196,71 +246,143 @@ where
         &self.core.signal
     }
 
-    /// The rest of the body if it is known to be so short that a reader needs nothing shared.
-    pub(crate) fn rest(&self) -> Option<Rest> {
-        let state = lock(&self.core.state);
-        match (
-            &state.source,
-            &state.chunks[self.next.min(state.chunks.len())..],
-        ) {
-            (Source::Ended { trailers: None }, []) => Some(Rest::Empty),
-            (Source::Ended { trailers: None }, [chunk]) => Some(Rest::One(chunk.clone())),
-            _ => None,
-        }
+    pub(crate) fn keep(&self) -> Keep {
+        self.core.keep
     }
 
-    pub(crate) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    /// The rest of the body if that is known to be so short that a reader needs nothing shared. Takes no lock.
+    pub(crate) fn rest(&self) -> Option<Rest> {
+        let short = self.core.short.get()?;
+        Some(match short {
+            Some(chunk) if self.next == 0 && !self.finished => Rest::One(chunk.clone()),
+            _ => Rest::Empty,
+        })
+    }
+
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled<Failure> {
+        self.blocked = None;
         if self.finished {
             return Poll::Ready(None);
         }
+        if let Some(kept) = self.take_kept() {
+            return Poll::Ready(Some(kept));
+        }
         loop {
-            let (mut source, wakes) = {
-                let mut state = lock(&self.core.state);
-                if let Some(chunk) = state.chunks.get(self.next) {
-                    self.next += 1;
-                    self.read += chunk.len() as u64;
-                    return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
-                }
-                // ## Idle => Out
-                //
-                // This reader drives the source. It registers first, so that a wake-up from within the poll finds it.
-                match std::mem::replace(&mut state.source, Source::Out) {
-                    Source::Idle(source) => {
-                        self.core.signal.register(self.id, cx.waker());
-                        (source, self.core.signal.wakes())
-                    }
-                    Source::Out => {
-                        self.core.signal.register(self.id, cx.waker());
-                        return Poll::Pending;
-                    }
-                    Source::Ended { trailers } => {
-                        self.finished = true;
-                        let frame = trailers
-                            .clone()
-                            .map(|trailers| Ok(Frame::trailers(trailers)));
-                        state.source = Source::Ended { trailers };
-                        return Poll::Ready(frame);
-                    }
-                    Source::Failed(failure) => {
-                        self.finished = true;
-                        state.source = Source::Failed(failure.clone());
-                        return Poll::Ready(Some(Err(failure)));
-                    }
-                }
+            // Before anything is looked at again, so that no wake-up falls in between; and outside the lock.
+            self.core.signal.register(self.id, cx.waker());
+            let wakes = self.core.signal.wakes();
+            let mut source = match self.take_source() {
+                Ok(source) => source,
+                Err(instead) => return instead,
             };
             let waker = Waker::from(Arc::clone(&self.core.signal));
             let polled = catch_unwind(AssertUnwindSafe(|| {
                 let frame = Pin::new(&mut source).poll_frame(&mut Context::from_waker(&waker));
                 let (hint, ended) = (source.size_hint(), source.is_end_stream());
-                Polled { frame, hint, ended }
+                Answer { frame, hint, ended }
             }));
             if self.put_back(source, polled, wakes) == Progress::None {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// ## Idle => Out
+    ///
+    /// The source, for this reader to drive; or what there is instead. Under one lock, or a last frame that came in between
+    /// would be passed over.
+    fn take_source(&mut self) -> Result<B, Polled<Failure>> {
+        let core = Arc::clone(&self.core);
+        let mut state = lock(&core.state);
+        if let Some(kept) = self.read_kept(&mut state) {
+            drop(state);
+            return Err(Poll::Ready(Some(self.hand_out(kept))));
+        }
+        let full = match self.core.keep {
+            Keep::All { .. } => false,
+            Keep::Window { bytes } => state.kept >= bytes,
+        };
+        match std::mem::replace(&mut state.source, Source::Out) {
+            Source::Idle(source) if full => {
+                state.source = Source::Idle(source);
+                self.blocked = Some(state.moves);
+                Err(Poll::Pending)
+            }
+            Source::Idle(source) => Ok(source),
+            Source::Out => Err(Poll::Pending),
+            Source::Ended { trailers } => {
+                self.finished = true;
+                let frame = trailers
+                    .clone()
+                    .map(|trailers| Ok(Frame::trailers(trailers)));
+                state.source = Source::Ended { trailers };
+                Err(Poll::Ready(frame))
+            }
+            Source::Failed(failure) => {
+                (self.finished, self.failed) = (true, true);
+                state.source = Source::Failed(failure.clone());
+                Err(Poll::Ready(Some(Err(failure))))
+            }
+        }
+    }
+
+    /// The next frame, if it is kept.
+    fn take_kept(&mut self) -> Option<Result<Frame<Bytes>, Failure>> {
+        let core = Arc::clone(&self.core);
+        let kept = self.read_kept(&mut lock(&core.state))?;
+        Some(self.hand_out(kept))
+    }
+
+    /// Whoever waits for the window is told if reading the chunk has moved that.
+    fn hand_out(&self, kept: Result<Kept, Failure>) -> Result<Frame<Bytes>, Failure> {
+        let Kept { chunk, released } = kept?;
+        if released.is_some() {
+            drop(released);
+            self.core.signal.wake_readers(Some(self.id));
+        }
+        Ok(Frame::data(chunk))
+    }
+
+    /// The next chunk, if it is kept, and what was let go of by reading it; or that this reader is out.
+    fn read_kept(&mut self, state: &mut State<B>) -> Option<Result<Kept, Failure>> {
+        let windowed = matches!(self.core.keep, Keep::Window { .. });
+        if windowed && !state.places.iter().any(|place| place.reader == self.id) {
+            (self.finished, self.failed) = (true, true);
+            return Some(Err(Failure::Lagged));
+        }
+        let place = usize::try_from(self.next.checked_sub(state.first)?).ok()?;
+        let chunk = state.chunks.get(place)?.clone();
+        self.next += 1;
+        self.read += chunk.len() as u64;
+        let released = if windowed {
+            state.stand(self.id, self.next)
+        } else {
+            None
+        };
+        Some(Ok(Kept { chunk, released }))
+    }
+
+    /// Whether it was last pending because the window is full: how often that had moved by then.
+    pub(crate) fn blocked(&self) -> Option<u64> {
+        self.blocked
+    }
+
+    /// This reader has waited long enough. If the window has not moved since it was [blocked](Self::blocked), those who
+    /// hold it are out: their next read is [`Failure::Lagged`], and their share is let go.
+    pub(crate) fn evict(&mut self) {
+        let Some(moves) = self.blocked.take() else {
+            return;
+        };
+        let mut state = lock(&self.core.state);
+        if state.moves != moves {
+            return;
+        }
+        let first = state.first;
+        state.places.retain(|place| place.next > first);
+        let released = state.release();
+        drop(state);
+        drop(released);
+        self.core.signal.wake_readers(Some(self.id));
     }
 
     /// ## Out => (Idle | Ended | Failed)
@@ -271,12 +393,12 @@ where
     fn put_back(
         &self,
         source: B,
-        polled: std::thread::Result<Polled<B::Error>>,
+        polled: std::thread::Result<Answer<B::Error>>,
         wakes: u64,
     ) -> Progress {
         let core = &*self.core;
         let mut source = Some(source);
-        let mut dropped = Vec::new();
+        let mut dropped = VecDeque::new();
         let mut progress = Progress::Some;
         {
             let mut state = lock(&core.state);
@@ -288,11 +410,9 @@ where
                             progress = Progress::None;
                             None
                         }
-                        Poll::Ready(Some(Ok(frame))) => {
-                            state.keep(frame, polled.ended, core.limit).err()
-                        }
+                        Poll::Ready(Some(Ok(frame))) => state.keep(frame, polled.ended, core).err(),
                         Poll::Ready(None) => {
-                            state.source = Source::Ended { trailers: None };
+                            state.end(core);
                             None
                         }
                         Poll::Ready(Some(Err(error))) => {
@@ -306,6 +426,7 @@ where
                 lock(&core.signal.inner).failure = Some(failure.clone());
                 // Nobody gets any further: what was kept is of no use.
                 dropped = std::mem::take(&mut state.chunks);
+                state.kept = 0;
                 state.source = Source::Failed(failure);
             }
             if let Source::Out = state.source {
@@ -314,7 +435,7 @@ where
         }
         drop((source, dropped));
         if progress == Progress::Some || core.signal.wakes() != wakes {
-            core.signal.wake_all();
+            core.signal.wake_readers(Some(self.id));
         }
         progress
     }
@@ -324,12 +445,13 @@ where
             return true;
         }
         let state = lock(&self.core.state);
-        self.next >= state.chunks.len() && matches!(state.source, Source::Ended { trailers: None })
+        self.next >= state.first + state.chunks.len() as u64
+            && matches!(state.source, Source::Ended { trailers: None })
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
         let state = lock(&self.core.state);
-        let kept = state.kept.saturating_sub(self.read);
+        let kept = state.pulled.saturating_sub(self.read);
         match state.source {
             _ if self.finished => SizeHint::with_exact(0),
             Source::Ended { .. } => SizeHint::with_exact(kept),
@@ -346,20 +468,29 @@ where
     }
 }
 
+/// A chunk for a reader, and what nobody needs any more now that this reader has it.
+struct Kept {
+    chunk: Bytes,
+    released: Option<VecDeque<Bytes>>,
+}
+
 impl<B> State<B> {
     /// Keeps a frame of the source; after its last one, the source has ended and need not be asked.
-    fn keep(&mut self, frame: Frame<Bytes>, last: bool, limit: u64) -> Result<(), Failure> {
+    fn keep(&mut self, frame: Frame<Bytes>, last: bool, core: &Core<B>) -> Result<(), Failure> {
         match frame.into_data() {
-            Ok(chunk) if chunk.len() as u64 > limit - self.kept => {
-                return Err(Failure::TooLarge { limit });
-            }
             Ok(chunk) => {
+                if let Keep::All { limit } = core.keep {
+                    if chunk.len() as u64 > limit - self.kept {
+                        return Err(Failure::TooLarge { limit });
+                    }
+                }
                 if !chunk.is_empty() {
                     self.kept += chunk.len() as u64;
-                    self.chunks.push(chunk);
+                    self.pulled += chunk.len() as u64;
+                    self.chunks.push_back(chunk);
                 }
                 if last {
-                    self.source = Source::Ended { trailers: None };
+                    self.end(core);
                 }
             }
             // Trailers are the last frame; what else a frame may be, no reader could ask for.
@@ -371,11 +502,53 @@ impl<B> State<B> {
         }
         Ok(())
     }
+
+    fn end(&mut self, core: &Core<B>) {
+        self.source = Source::Ended { trailers: None };
+        if self.first == 0 && self.chunks.len() <= 1 {
+            let _ = core.short.set(self.chunks.front().cloned());
+        }
+    }
+
+    /// A reader has moved on. Returns what nobody needs any more, to be dropped outside the lock.
+    fn stand(&mut self, reader: u64, next: u64) -> Option<VecDeque<Bytes>> {
+        let place = self
+            .places
+            .iter_mut()
+            .find(|place| place.reader == reader)?;
+        let was = std::mem::replace(&mut place.next, next);
+        if was > self.first {
+            return None;
+        }
+        self.release()
+    }
+
+    /// Moves the window up to the slowest reader.
+    fn release(&mut self) -> Option<VecDeque<Bytes>> {
+        let end = self.first + self.chunks.len() as u64;
+        let slowest = self
+            .places
+            .iter()
+            .map(|place| place.next)
+            .min()
+            .unwrap_or(end);
+        if slowest == self.first || self.chunks.is_empty() {
+            return None;
+        }
+        let kept = self.chunks.split_off((slowest - self.first) as usize);
+        let released = std::mem::replace(&mut self.chunks, kept);
+        self.first = slowest;
+        self.kept -= released.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        self.moves += 1;
+        Some(released)
+    }
 }
 
+type Polled<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
+
 /// What the source said when it was polled.
-struct Polled<E> {
-    frame: Poll<Option<Result<Frame<Bytes>, E>>>,
+struct Answer<E> {
+    frame: Polled<E>,
     hint: SizeHint,
     /// Whether that was its last frame.
     ended: bool,
@@ -390,26 +563,48 @@ enum Progress {
 }
 
 impl<B> Clone for Reader<B> {
-    /// A reader that starts where this one stands.
+    /// A reader that starts where this one stands; and is out, if this one is.
     fn clone(&self) -> Self {
         let id = {
             let mut state = lock(&self.core.state);
             state.next_reader += 1;
-            state.next_reader
+            let id = state.next_reader;
+            if state.places.iter().any(|place| place.reader == self.id) {
+                state.places.push(Place {
+                    reader: id,
+                    next: self.next,
+                });
+            }
+            id
         };
         Self {
             core: Arc::clone(&self.core),
             id,
             next: self.next,
             read: self.read,
-            finished: self.finished,
+            // Not the end of a reader that failed: a clone of it would look as if the body had ended well.
+            finished: self.finished && !self.failed,
+            failed: false,
+            blocked: None,
         }
     }
 }
 
 impl<B> Drop for Reader<B> {
-    /// Nobody has to be told: a wake-up of the source reaches every reader that waits.
+    /// Its share of the window is let go. Otherwise nobody has to be told: a wake-up of the source reaches every reader
+    /// that waits.
     fn drop(&mut self) {
         self.core.signal.forget(self.id);
+        if let Keep::Window { .. } = self.core.keep {
+            let released = {
+                let mut state = lock(&self.core.state);
+                state.places.retain(|place| place.reader != self.id);
+                state.release()
+            };
+            if released.is_some() {
+                drop(released);
+                self.core.signal.wake_readers(None);
+            }
+        }
     }
 }

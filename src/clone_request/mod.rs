@@ -10,7 +10,7 @@
 //! use bytes::Bytes;
 //! use http::{Request, Response};
 //! use http_body_util::{BodyExt, Full};
-//! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //! use watershed::clone_request::{CloneRequestLayer, TeeBody};
 //!
 //! # tokio_test::block_on(async {
@@ -30,11 +30,78 @@
 //! # });
 //! ```
 //!
+//! # Sent again
+//!
+//! The request that comes out of this layer is `Clone`, so that code of your own can keep a copy and send it again: a retry
+//! policy of Tower, for one. A clone that is made before the request is sent starts with the first byte.
+//!
+//! ```
+//! use std::future::{Ready, ready};
+//! use bytes::Bytes;
+//! use http::{Request, Response, StatusCode};
+//! use http_body_util::{BodyExt, Full};
+//! use tower::retry::{Policy, RetryLayer};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use watershed::clone_request::{CloneRequestLayer, TeeBody, TeeError};
+//!
+//! /// Once more after a 503.
+//! #[derive(Clone)]
+//! struct Once(bool);
+//!
+//! impl<E> Policy<Request<TeeBody>, Response<Full<Bytes>>, E> for Once {
+//!     type Future = Ready<()>;
+//!
+//!     fn retry(
+//!         &mut self,
+//!         _: &mut Request<TeeBody>,
+//!         result: &mut Result<Response<Full<Bytes>>, E>,
+//!     ) -> Option<Ready<()>> {
+//!         let unavailable = |answer: &Response<_>| answer.status() == StatusCode::SERVICE_UNAVAILABLE;
+//!         let again = !self.0 && result.as_ref().is_ok_and(unavailable);
+//!         self.0 = true;
+//!         again.then(|| ready(()))
+//!     }
+//!
+//!     fn clone_request(&mut self, request: &Request<TeeBody>) -> Option<Request<TeeBody>> {
+//!         // A streamed body can't be sent again: then there is one try.
+//!         request.body().replayable().is_ok().then(|| request.clone())
+//!     }
+//! }
+//!
+//! # tokio_test::block_on(async {
+//! # use std::sync::atomic::{AtomicU32, Ordering};
+//! # static CALLS: AtomicU32 = AtomicU32::new(0);
+//! let service = ServiceBuilder::new()
+//!     .layer(CloneRequestLayer::new())
+//!     .layer(RetryLayer::new(Once(false)))
+//!     .service(service_fn(|request: Request<TeeBody>| async {
+//!         // A backend that reads the body, and is unavailable the first time.
+//!         let body = request.into_body().collect().await?.to_bytes();
+//!         let mut answer = Response::new(Full::new(body));
+//!         if CALLS.fetch_add(1, Ordering::Relaxed) == 0 {
+//!             *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+//!         }
+//!         Ok::<_, TeeError>(answer)
+//!     }));
+//!
+//! let request = Request::post("/").body(Full::new(Bytes::from("hello"))).unwrap();
+//! let response = service.oneshot(request).await.unwrap();
+//! assert_eq!(response.status(), StatusCode::OK);
+//! assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+//! # });
+//! ```
+//!
 //! # Limits
 //!
 //! A body is kept whole, up to [`limit`](CloneRequestLayer::limit) bytes (default 1 MiB). One that announces more is
 //! answered with `413 Content Too Large` before anything is read; one that turns out longer fails its readers with a
-//! [`TeeError`], for which a merge answers 413 as well.
+//! [`TeeError`], for which a merge answers 413 as well, even if branches have answered.
+//!
+//! For uploads of any length, [`stream`](CloneRequestLayer::stream) keeps no more than a window. Then a branch that does not
+//! read holds up the others, for a time that is bounded. Every branch has to run at once, which
+//! [`FanOut`](crate::fanout::FanOut) sees to.
+//!
+//! `Expect: 100-continue` keeps its meaning: the client's body is asked for when the first branch reads it, and not before.
 
 mod core;
 mod head;
@@ -44,4 +111,4 @@ mod tee;
 pub use head::HeadPolicy;
 pub use service::{CloneRequest, CloneRequestFuture, CloneRequestLayer};
 pub(crate) use tee::BodyWatch;
-pub use tee::{TeeBody, TeeError};
+pub use tee::{NotReplayable, TeeBody, TeeError};

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -18,7 +19,13 @@ use crate::error::{BoxError, ClientFault};
 #[derive(Debug, Clone)]
 pub struct CloneRequestLayer {
     head: HeadPolicy,
-    limit: u64,
+    body: BodyPolicy,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum BodyPolicy {
+    Keep { limit: u64 },
+    Stream { window: u64, stall: Duration },
 }
 
 impl CloneRequestLayer {
@@ -27,14 +34,30 @@ impl CloneRequestLayer {
     pub fn new() -> Self {
         Self {
             head: HeadPolicy::end_to_end(),
-            limit: 1 << 20,
+            body: BodyPolicy::Keep { limit: 1 << 20 },
         }
     }
 
-    /// The most bytes of a request's body that are kept for its clones. Default: 1 MiB.
+    /// Keeps a request's body whole for its clones, up to so many bytes. Default: 1 MiB. It is the safe choice: readers
+    /// can't hold each other up, and a clone can be sent again.
     #[must_use]
     pub fn limit(mut self, bytes: u64) -> Self {
-        self.limit = bytes;
+        self.body = BodyPolicy::Keep { limit: bytes };
+        self
+    }
+
+    /// Streams a request's body through a window instead, for uploads of any length: see [`TeeBody::stream`]. 64 KiB and
+    /// 5 s are a good start. The price: a branch that does not read holds up the others for `stall`, and then has failed;
+    /// and nothing can be sent again. How long a body may be is then up to the server.
+    ///
+    /// # Panics
+    ///
+    /// If `window` is zero.
+    #[must_use]
+    #[track_caller]
+    pub fn stream(mut self, window: u64, stall: Duration) -> Self {
+        assert!(window > 0, "a window of zero would keep no frame");
+        self.body = BodyPolicy::Stream { window, stall };
         self
     }
 
@@ -116,18 +139,23 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let CloneRequestLayer { head, limit } = &self.config;
-        if request.body().size_hint().lower() > *limit {
-            let rejected = ClientFault::too_large(*limit).to_problem().into_response();
-            return CloneRequestFuture {
-                state: State::Rejected {
-                    response: Some(rejected),
-                },
-            };
+        let CloneRequestLayer { head, body: policy } = &self.config;
+        if let BodyPolicy::Keep { limit } = *policy {
+            if request.body().size_hint().lower() > limit {
+                let rejected = ClientFault::too_large(limit).to_problem().into_response();
+                return CloneRequestFuture {
+                    state: State::Rejected {
+                        response: Some(rejected),
+                    },
+                };
+            }
         }
         let mut extensions = std::mem::take(request.extensions_mut());
         head.apply(request.headers_mut(), &mut extensions);
-        let mut request = request.map(|body| TeeBody::new(body, *limit));
+        let mut request = request.map(|body| match *policy {
+            BodyPolicy::Keep { limit } => TeeBody::new(body, limit),
+            BodyPolicy::Stream { window, stall } => TeeBody::stream(body, window, stall),
+        });
         if let Some(watch) = request.body().watch() {
             extensions.insert(watch);
         }

@@ -45,4 +45,4 @@ mod service;
 
 pub use future::BranchFuture;
 pub use http_branch::{HttpFuture, HttpService};
-pub use service::{FanOut, FanOutLayer, Overloaded};
+pub use service::{FanOut, FanOutError, FanOutLayer};

@@ -1,5 +1,6 @@
 //! The service, and the layer over one inner service.
 
+use std::any::Any;
 use std::fmt;
 use std::future::{Ready, ready};
 use std::sync::Arc;
@@ -9,26 +10,31 @@ use std::time::Duration;
 use tower::{Layer, Service};
 
 use super::BranchFuture;
+use crate::clone_request::TeeBody;
 use crate::error::BuildError;
 use crate::outcome::roster::{Member, Roster};
 use crate::outcome::wake::MAX_SLOTS;
 use crate::outcome::{Branch, BranchError, Gather};
 
-/// The service was full: [`max_in_flight`](FanOut::max_in_flight) calls were being gathered already. A merge answers 503.
+/// Why a call was refused. A merge answers 503 to the first and 502 to the second.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{limit} calls are in flight already")]
 #[non_exhaustive]
-pub struct Overloaded {
-    /// The limit.
-    pub limit: usize,
-}
-
-impl Overloaded {
-    /// For tests of what handles such an error.
-    #[must_use]
-    pub fn new(limit: usize) -> Self {
-        Self { limit }
-    }
+pub enum FanOutError {
+    /// [`max_in_flight`](FanOut::max_in_flight) calls are being gathered already.
+    #[error("{limit} calls are in flight already")]
+    Overloaded {
+        /// The limit.
+        limit: usize,
+    },
+    /// The request's body is [streamed](TeeBody::stream), and not all of its readers could run at once: those that wait for
+    /// their turn would hold the window.
+    #[error("a streamed body needs its {branches} branches to run at once, not {width}")]
+    TooNarrow {
+        /// The [width](FanOut::width).
+        width: usize,
+        /// The branches.
+        branches: usize,
+    },
 }
 
 /// A service that runs every branch on its own copy of the request; its response is the [`Gather`] of their outcomes.
@@ -43,7 +49,8 @@ impl Overloaded {
 ///
 /// # Errors
 ///
-/// [`Overloaded`] if too many calls are in flight. Nothing else: a failed branch is an outcome.
+/// [`FanOutError`] if too many calls are in flight, or a streamed body meets a width below the number of branches. Nothing
+/// else: a failed branch is an outcome.
 ///
 /// # Cancellation
 ///
@@ -139,7 +146,7 @@ impl<S, Req> FanOut<S, Req> {
     }
 
     /// How many calls may be gathered at once, over all clones of this service. Default: 1024. A call beyond it is
-    /// refused with [`Overloaded`], not queued. A call counts until its gather is dropped.
+    /// refused with [`FanOutError::Overloaded`], not queued. A call counts until its gather is dropped.
     ///
     /// # Panics
     ///
@@ -193,23 +200,28 @@ impl<S, Req> fmt::Debug for FanOut<S, Req> {
 impl<S, Req> Service<Req> for FanOut<S, Req>
 where
     S: Service<Req> + Clone,
-    Req: Clone,
+    Req: Clone + 'static,
 {
     type Response = Gather<BranchFuture<S, Req>>;
-    type Error = Overloaded;
-    type Future = Ready<Result<Self::Response, Overloaded>>;
+    type Error = FanOutError;
+    type Future = Ready<Result<Self::Response, FanOutError>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Overloaded>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), FanOutError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
         let inner = &*self.inner;
+        let (width, branches) = (inner.width, inner.branches.len());
+        if width < branches && is_streamed(&request) {
+            return ready(Err(FanOutError::TooNarrow { width, branches }));
+        }
         let Some(place) = inner.roster.enter(inner.max_in_flight) else {
-            return ready(Err(Overloaded::new(inner.max_in_flight)));
+            let limit = inner.max_in_flight;
+            return ready(Err(FanOutError::Overloaded { limit }));
         };
         // A condition and two `clone`s of the user's run here.
-        ready(Ok(Gather::new(place, inner.width, |index| {
+        ready(Ok(Gather::new(place, width, |index| {
             let branch = &inner.branches[index];
             if !branch.wants(&request) {
                 return Err(BranchError::Skipped);
@@ -218,6 +230,12 @@ where
             Ok(BranchFuture::new(service, request, inner.ready_within))
         })))
     }
+}
+
+/// The one thing of HTTP that matters here: whether the copies of this request depend on each other's going on.
+fn is_streamed(request: &dyn Any) -> bool {
+    let request = request.downcast_ref::<http::Request<TeeBody>>();
+    request.is_some_and(|request| request.body().is_streamed())
 }
 
 /// A layer that fans out over clones of one inner service: what it holds as a branch's "service" is that branch's layer.

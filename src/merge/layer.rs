@@ -21,7 +21,7 @@ use crate::body::{Completeness, ResponseBody};
 use crate::clone_request::BodyWatch;
 use crate::deadline::Deadline;
 use crate::error::{BoxError, ClientFault, Problem, cause_ref};
-use crate::fanout::Overloaded;
+use crate::fanout::FanOutError;
 use crate::outcome::{BranchError, Gather};
 
 /// Turns a gather of type `G` into one response.
@@ -167,7 +167,7 @@ impl<S, M> Layer<S> for MergeLayer<M> {
 ///
 /// # Errors
 ///
-/// None: it answers every request. A fan-out that is [`Overloaded`] is answered with 503, a failure of the inner service
+/// None: it answers every request. A fan-out that is [overloaded](FanOutError::Overloaded) is answered with 503, a failure of the inner service
 /// itself with 502.
 ///
 /// # Cancellation
@@ -288,7 +288,7 @@ impl<S, M> MergeService<S, M> {
 /// The answer to a fan-out that gave no gather.
 fn refused(error: &BoxError) -> Problem {
     let error = error.as_ref();
-    if cause_ref::<Overloaded>(error).is_some() {
+    if let Some(FanOutError::Overloaded { .. }) = cause_ref(error) {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail("too many requests are in flight")
     } else if let Some(fault) = cause_ref::<ClientFault>(error) {
         fault.to_problem()
