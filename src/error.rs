@@ -21,6 +21,7 @@
 
 use std::borrow::Cow;
 use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -239,6 +240,11 @@ pub(crate) fn write_json_str(out: &mut Vec<u8>, text: &str) {
         }
     }
     out.push(b'"');
+}
+
+/// Drops what is not ours, and has no use any more: a panic on its way out is nobody else's failure.
+pub(crate) fn discard<T>(value: T) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
 }
 
 /// What a panic said, for a typed failure of the one that panicked.

@@ -1,13 +1,15 @@
 //! Header fields that belong to one connection and not to the message.
 
-use http::HeaderMap;
-use http::header::{self, HeaderName};
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Extensions, HeaderMap};
 
 /// The fields that concern one connection only (RFC 9110 §7.6.1), and those of a proxy's own (§11.7).
-const HOP_BY_HOP: [HeaderName; 8] = [
+const HOP_BY_HOP: [HeaderName; 10] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("http2-settings"),
     header::PROXY_AUTHENTICATE,
+    HeaderName::from_static("proxy-authentication-info"),
     header::PROXY_AUTHORIZATION,
     HeaderName::from_static("proxy-connection"),
     header::TE,
@@ -30,6 +32,83 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     for name in &HOP_BY_HOP {
         headers.remove(name);
+    }
+}
+
+/// The caller's credentials.
+const CREDENTIALS: [HeaderName; 2] = [header::AUTHORIZATION, header::COOKIE];
+
+/// The credentials that a merge has taken from a request, as an extension of it: a branch gets them back only if it is said
+/// to be one that may see them.
+#[derive(Debug, Clone)]
+pub(crate) struct Withheld(Vec<(HeaderName, HeaderValue)>);
+
+/// Takes the credentials out of a request's head and lays them aside in its extensions.
+pub(crate) fn withhold(headers: &mut HeaderMap, extensions: &mut Extensions) {
+    let mut taken = Vec::new();
+    for name in CREDENTIALS {
+        if let header::Entry::Occupied(field) = headers.entry(&name) {
+            let (name, values) = field.remove_entry_mult();
+            taken.extend(values.map(|value| (name.clone(), value)));
+        }
+    }
+    if !taken.is_empty() {
+        extensions.insert(Withheld(taken));
+    }
+}
+
+/// Puts what was laid aside back.
+pub(crate) fn restore(headers: &mut HeaderMap, extensions: &mut Extensions) {
+    if let Some(Withheld(fields)) = extensions.remove() {
+        for (name, value) in fields {
+            headers.append(name, value);
+        }
+    }
+}
+
+/// Drops the credentials, laid aside or not.
+pub(crate) fn drop_credentials(headers: &mut HeaderMap, extensions: &mut Extensions) {
+    extensions.remove::<Withheld>();
+    for name in CREDENTIALS {
+        headers.remove(name);
+    }
+}
+
+/// Removes the trailer fields that nobody may send: those for framing, routing, authentication, request modifiers and
+/// content (RFC 9110 §6.5.1). What a head may not carry past us, a trailer may not either.
+pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
+    const FORBIDDEN: [HeaderName; 27] = [
+        header::ACCEPT_ENCODING,
+        header::AUTHORIZATION,
+        header::CACHE_CONTROL,
+        header::CONTENT_ENCODING,
+        header::CONTENT_LENGTH,
+        header::CONTENT_RANGE,
+        header::CONTENT_TYPE,
+        header::COOKIE,
+        header::EXPECT,
+        header::FORWARDED,
+        header::HOST,
+        header::IF_MATCH,
+        header::IF_MODIFIED_SINCE,
+        header::IF_NONE_MATCH,
+        header::IF_RANGE,
+        header::IF_UNMODIFIED_SINCE,
+        header::MAX_FORWARDS,
+        header::ORIGIN,
+        header::PRAGMA,
+        header::RANGE,
+        header::REFERER,
+        header::SET_COOKIE,
+        header::TRAILER,
+        header::VIA,
+        HeaderName::from_static("x-forwarded-for"),
+        HeaderName::from_static("x-forwarded-host"),
+        HeaderName::from_static("x-forwarded-proto"),
+    ];
+    strip_hop_by_hop(trailers);
+    for name in FORBIDDEN {
+        trailers.remove(name);
     }
 }
 

@@ -65,7 +65,8 @@
 //! # What holds everywhere
 //!
 //! * Nothing mutable is shared between calls or between branches.
-//! * Dropping a response future cancels everything under it; nothing is spawned.
+//! * Dropping a response future cancels everything under it. The blocks spawn nothing (the connections of the [`client`]
+//!   are tasks of hyper's); what waits for a time needs a Tokio runtime with its timer.
 //! * A panic in one branch is the failure of that branch.
 //! * Every buffer has a limit, and passing it is a typed outcome: a request body 1 MiB, a part 1 MiB, 100 000 values and
 //!   128 levels, 64 branches a call, 1024 calls in flight, 5 s until a service is ready.

@@ -140,9 +140,8 @@ pub(crate) struct Core<B> {
 #[derive(Debug)]
 struct State<B> {
     source: Source<B>,
-    /// What is kept of the stream, from the chunk numbered `first` on.
-    chunks: VecDeque<Bytes>,
-    first: u64,
+    /// What is kept of the stream, in order and without a gap.
+    chunks: VecDeque<Chunk>,
     /// The bytes in `chunks`.
     kept: u64,
     /// The bytes that the source has given.
@@ -157,10 +156,23 @@ struct State<B> {
 }
 
 #[derive(Debug)]
+struct Chunk {
+    /// Where it stands in the stream.
+    start: u64,
+    bytes: Bytes,
+}
+
+impl Chunk {
+    fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+}
+
+#[derive(Debug)]
 struct Place {
     reader: u64,
-    /// The number of the chunk that it reads next.
-    next: u64,
+    /// The bytes that it has read.
+    read: u64,
 }
 
 #[derive(Debug)]
@@ -180,8 +192,6 @@ enum Source<B> {
 pub(crate) struct Reader<B> {
     core: Arc<Core<B>>,
     id: u64,
-    /// The number of the chunk that it reads next.
-    next: u64,
     /// The bytes that it has read.
     read: u64,
     /// Whether it has had the trailers, the error or the end.
@@ -204,6 +214,8 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
+    const FRAMES_A_POLL: usize = 64;
+
     /// The first reader of `source`.
     pub(crate) fn new(source: B, keep: Keep) -> Self {
         let core = Core {
@@ -211,12 +223,11 @@ where
                 hint: source.size_hint(),
                 source: Source::Idle(source),
                 chunks: VecDeque::new(),
-                first: 0,
                 kept: 0,
                 pulled: 0,
                 places: match keep {
                     Keep::All { .. } => Vec::new(),
-                    Keep::Window { .. } => vec![Place { reader: 0, next: 0 }],
+                    Keep::Window { .. } => vec![Place { reader: 0, read: 0 }],
                 },
                 moves: 0,
                 next_reader: 0,
@@ -234,7 +245,6 @@ where
         Self {
             core: Arc::new(core),
             id: 0,
-            next: 0,
             read: 0,
             finished: false,
             failed: false,
@@ -253,8 +263,9 @@ where
     /// The rest of the body if that is known to be so short that a reader needs nothing shared. Takes no lock.
     pub(crate) fn rest(&self) -> Option<Rest> {
         let short = self.core.short.get()?;
+        let read = usize::try_from(self.read).unwrap_or(usize::MAX);
         Some(match short {
-            Some(chunk) if self.next == 0 && !self.finished => Rest::One(chunk.clone()),
+            Some(chunk) if read < chunk.len() && !self.finished => Rest::One(chunk.slice(read..)),
             _ => Rest::Empty,
         })
     }
@@ -267,7 +278,8 @@ where
         if let Some(kept) = self.take_kept() {
             return Poll::Ready(Some(kept));
         }
-        loop {
+        // A source that always has a frame, be it an empty one, must not keep the thread.
+        for _ in 0..Self::FRAMES_A_POLL {
             // Before anything is looked at again, so that no wake-up falls in between; and outside the lock.
             self.core.signal.register(self.id, cx.waker());
             let wakes = self.core.signal.wakes();
@@ -285,6 +297,8 @@ where
                 return Poll::Pending;
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// ## Idle => Out
@@ -350,12 +364,14 @@ where
             (self.finished, self.failed) = (true, true);
             return Some(Err(Failure::Lagged));
         }
-        let place = usize::try_from(self.next.checked_sub(state.first)?).ok()?;
-        let chunk = state.chunks.get(place)?.clone();
-        self.next += 1;
+        let place = state
+            .chunks
+            .partition_point(|chunk| chunk.end() <= self.read);
+        let chunk = state.chunks.get(place)?;
+        let chunk = chunk.bytes.slice((self.read - chunk.start) as usize..);
         self.read += chunk.len() as u64;
         let released = if windowed {
-            state.stand(self.id, self.next)
+            state.stand(self.id, self.read)
         } else {
             None
         };
@@ -377,8 +393,8 @@ where
         if state.moves != moves {
             return;
         }
-        let first = state.first;
-        state.places.retain(|place| place.next > first);
+        let held = state.chunks.front().map_or(0, Chunk::end);
+        state.places.retain(|place| place.read >= held);
         let released = state.release();
         drop(state);
         drop(released);
@@ -445,8 +461,7 @@ where
             return true;
         }
         let state = lock(&self.core.state);
-        self.next >= state.first + state.chunks.len() as u64
-            && matches!(state.source, Source::Ended { trailers: None })
+        self.read >= state.pulled && matches!(state.source, Source::Ended { trailers: None })
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
@@ -471,7 +486,7 @@ where
 /// A chunk for a reader, and what nobody needs any more now that this reader has it.
 struct Kept {
     chunk: Bytes,
-    released: Option<VecDeque<Bytes>>,
+    released: Option<VecDeque<Chunk>>,
 }
 
 impl<B> State<B> {
@@ -484,11 +499,7 @@ impl<B> State<B> {
                         return Err(Failure::TooLarge { limit });
                     }
                 }
-                if !chunk.is_empty() {
-                    self.kept += chunk.len() as u64;
-                    self.pulled += chunk.len() as u64;
-                    self.chunks.push_back(chunk);
-                }
+                self.push(chunk);
                 if last {
                     self.end(core);
                 }
@@ -503,42 +514,60 @@ impl<B> State<B> {
         Ok(())
     }
 
+    /// A chunk is kept as it came. But of a source that drips, what is kept would be many times its bytes: beyond so many
+    /// chunks, small ones are joined.
+    fn push(&mut self, chunk: Bytes) {
+        const MANY: usize = 64;
+        const SMALL: usize = 512;
+        if chunk.is_empty() {
+            return;
+        }
+        let start = self.pulled;
+        self.kept += chunk.len() as u64;
+        self.pulled += chunk.len() as u64;
+        let many = self.chunks.len() >= MANY;
+        match self.chunks.back_mut() {
+            Some(last) if many && last.bytes.len() + chunk.len() <= SMALL => {
+                last.bytes = [&last.bytes[..], &chunk[..]].concat().into();
+            }
+            _ => self.chunks.push_back(Chunk {
+                start,
+                bytes: chunk,
+            }),
+        }
+    }
+
     fn end(&mut self, core: &Core<B>) {
         self.source = Source::Ended { trailers: None };
-        if self.first == 0 && self.chunks.len() <= 1 {
-            let _ = core.short.set(self.chunks.front().cloned());
+        if self.kept == self.pulled && self.chunks.len() <= 1 {
+            let only = self.chunks.front().map(|chunk| chunk.bytes.clone());
+            let _ = core.short.set(only);
         }
     }
 
     /// A reader has moved on. Returns what nobody needs any more, to be dropped outside the lock.
-    fn stand(&mut self, reader: u64, next: u64) -> Option<VecDeque<Bytes>> {
+    fn stand(&mut self, reader: u64, read: u64) -> Option<VecDeque<Chunk>> {
+        let held = self.chunks.front().map_or(0, Chunk::end);
         let place = self
             .places
             .iter_mut()
             .find(|place| place.reader == reader)?;
-        let was = std::mem::replace(&mut place.next, next);
-        if was > self.first {
-            return None;
-        }
-        self.release()
+        let was = std::mem::replace(&mut place.read, read);
+        if was < held { self.release() } else { None }
     }
 
     /// Moves the window up to the slowest reader.
-    fn release(&mut self) -> Option<VecDeque<Bytes>> {
-        let end = self.first + self.chunks.len() as u64;
-        let slowest = self
-            .places
-            .iter()
-            .map(|place| place.next)
-            .min()
-            .unwrap_or(end);
-        if slowest == self.first || self.chunks.is_empty() {
+    fn release(&mut self) -> Option<VecDeque<Chunk>> {
+        let slowest = self.places.iter().map(|place| place.read).min();
+        let slowest = slowest.unwrap_or(self.pulled);
+        let gone = self.chunks.partition_point(|chunk| chunk.end() <= slowest);
+        if gone == 0 {
             return None;
         }
-        let kept = self.chunks.split_off((slowest - self.first) as usize);
+        let kept = self.chunks.split_off(gone);
         let released = std::mem::replace(&mut self.chunks, kept);
-        self.first = slowest;
-        self.kept -= released.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        let bytes = released.iter().map(|chunk| chunk.bytes.len() as u64);
+        self.kept -= bytes.sum::<u64>();
         self.moves += 1;
         Some(released)
     }
@@ -572,7 +601,7 @@ impl<B> Clone for Reader<B> {
             if state.places.iter().any(|place| place.reader == self.id) {
                 state.places.push(Place {
                     reader: id,
-                    next: self.next,
+                    read: self.read,
                 });
             }
             id
@@ -580,7 +609,6 @@ impl<B> Clone for Reader<B> {
         Self {
             core: Arc::clone(&self.core),
             id,
-            next: self.next,
             read: self.read,
             // Not the end of a reader that failed: a clone of it would look as if the body had ended well.
             finished: self.finished && !self.failed,

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use http::{Extensions, HeaderMap};
 
 use crate::deadline::Deadline;
-use crate::fields::strip_hop_by_hop;
+use crate::fields::{strip_hop_by_hop, strip_trailers};
 use crate::params::{PathParams, Peer};
 
 /// Which header fields and extensions of a request are cloned.
@@ -17,7 +17,8 @@ use crate::params::{PathParams, Peer};
 /// reach into another.
 ///
 /// Never cloned, whatever the policy: the fields that concern one connection (RFC 9110 §7.6.1), and `Content-Length`,
-/// which is said by the body.
+/// which is said by the body. The trailers of the body are held to the same rules, and lose what no trailer may say
+/// (§6.5.1): credentials, framing, routing, conditions.
 ///
 /// ```
 /// use http::header::{ACCEPT, AUTHORIZATION};
@@ -42,6 +43,9 @@ enum Fields {
     Allowed(Arc<[HeaderName]>),
 }
 
+/// What says how to read the body.
+const CONTENT: [HeaderName; 2] = [CONTENT_TYPE, CONTENT_ENCODING];
+
 /// Moves one type from the request's extensions to those of its clones.
 type MoveExtension = fn(&mut Extensions, &mut Extensions);
 
@@ -65,10 +69,10 @@ impl HeadPolicy {
         }
     }
 
-    /// Only these fields, and `Content-Type`, without which the body would lose its meaning.
+    /// Only these fields, and `Content-Type` and `Content-Encoding`, without which the body would lose its meaning.
     pub fn allow(names: impl IntoIterator<Item = HeaderName>) -> Self {
         Self {
-            fields: Fields::Allowed(names.into_iter().chain([CONTENT_TYPE]).collect()),
+            fields: Fields::Allowed(names.into_iter().chain(CONTENT).collect()),
             ..Self::end_to_end()
         }
     }
@@ -80,6 +84,17 @@ impl HeadPolicy {
         let kept = self.extensions.iter().copied();
         self.extensions = kept.chain([move_extension::<T> as MoveExtension]).collect();
         self
+    }
+
+    /// Applies the policy to the trailers of the request's body.
+    pub(super) fn apply_to_trailers(&self, trailers: &mut HeaderMap) {
+        strip_trailers(trailers);
+        if let Fields::Allowed(names) = &self.fields {
+            let left: Vec<HeaderName> = trailers.keys().cloned().collect();
+            for name in left.iter().filter(|name| !names.contains(name)) {
+                trailers.remove(name);
+            }
+        }
     }
 
     pub(super) fn apply(&self, headers: &mut HeaderMap, extensions: &mut Extensions) {

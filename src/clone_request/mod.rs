@@ -107,6 +107,7 @@ mod core;
 mod head;
 mod service;
 mod tee;
+mod trailers;
 
 pub use head::HeadPolicy;
 pub use service::{CloneRequest, CloneRequestFuture, CloneRequestLayer};

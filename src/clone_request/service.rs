@@ -11,6 +11,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use super::trailers::PolicyBody;
 use super::{HeadPolicy, TeeBody};
 use crate::body::ResponseBody;
 use crate::error::{BoxError, ClientFault};
@@ -153,8 +154,10 @@ where
         let mut extensions = std::mem::take(request.extensions_mut());
         head.apply(request.headers_mut(), &mut extensions);
         let mut request = request.map(|body| match *policy {
-            BodyPolicy::Keep { limit } => TeeBody::new(body, limit),
-            BodyPolicy::Stream { window, stall } => TeeBody::stream(body, window, stall),
+            BodyPolicy::Keep { limit } => TeeBody::new(PolicyBody::new(body, head.clone()), limit),
+            BodyPolicy::Stream { window, stall } => {
+                TeeBody::stream(PolicyBody::new(body, head.clone()), window, stall)
+            }
         });
         if let Some(watch) = request.body().watch() {
             extensions.insert(watch);

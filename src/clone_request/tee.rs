@@ -15,7 +15,8 @@ use crate::body::BoxBody;
 use crate::deadline::{Deadline, Timer};
 use crate::error::{BoxError, ClientFault};
 
-/// A request body with any number of concurrent readers: one source, no byte copied.
+/// A request body with any number of concurrent readers: one source, and no byte copied, unless it comes in so
+/// many small frames that they have to be joined.
 ///
 /// Every clone is a reader of its own and starts where the reader that it was cloned from stands. Trailers, `size_hint` and
 /// `is_end_stream` pass through to every reader.

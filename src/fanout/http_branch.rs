@@ -6,15 +6,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, COOKIE};
 use http::{Request, Response};
 use http_body::Body;
 use tower::util::BoxCloneSyncService;
-use tower::{Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt};
 
 use crate::body::BoxBody;
 use crate::clone_request::TeeBody;
 use crate::error::BoxError;
+use crate::fields::{drop_credentials, restore};
 use crate::outcome::Branch;
 
 /// Whether the caller's `Authorization` and `Cookie` go to the branch.
@@ -85,13 +85,78 @@ impl Service<Request<TeeBody>> for HttpService {
     }
 
     fn call(&mut self, mut request: Request<TeeBody>) -> HttpFuture {
-        if self.credentials == Credentials::Withheld {
-            request.headers_mut().remove(AUTHORIZATION);
-            request.headers_mut().remove(COOKIE);
+        let mut headers = std::mem::take(request.headers_mut());
+        match self.credentials {
+            Credentials::Withheld => drop_credentials(&mut headers, request.extensions_mut()),
+            Credentials::Forwarded => restore(&mut headers, request.extensions_mut()),
         }
+        *request.headers_mut() = headers;
         HttpFuture {
             inner: self.inner.call(request),
         }
+    }
+}
+
+/// Lets the caller's `Authorization` and `Cookie` through to a branch that is not made by [`Branch::http`], whose own
+/// [`.credentials()`](Branch::credentials) does the same. A merge lays them aside; this layer puts them back.
+///
+/// ```
+/// use tower::ServiceBuilder;
+/// use watershed::fanout::{CredentialsLayer, FanOutLayer};
+/// use watershed::outcome::Branch;
+/// use watershed::rewrite::{RewriteLayer, UriTemplate};
+/// # type Request = http::Request<watershed::clone_request::TeeBody>;
+///
+/// let trusted = ServiceBuilder::new()
+///     .layer(CredentialsLayer::new())
+///     .layer(RewriteLayer::new(UriTemplate::new("http://users.internal/me")))
+///     .into_inner();
+/// let layer: FanOutLayer<_, Request> = FanOutLayer::new([Branch::new("me", trusted)]);
+/// # let _ = layer;
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct CredentialsLayer {}
+
+impl CredentialsLayer {
+    /// The layer.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl<S> Layer<S> for CredentialsLayer {
+    type Service = WithCredentials<S>;
+
+    fn layer(&self, inner: S) -> WithCredentials<S> {
+        WithCredentials { inner }
+    }
+}
+
+/// The service of [`CredentialsLayer`]. It is ready when the inner one is, and fails as that does.
+#[derive(Debug, Clone)]
+pub struct WithCredentials<S> {
+    inner: S,
+}
+
+impl<S, B> Service<Request<B>> for WithCredentials<S>
+where
+    S: Service<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> S::Future {
+        let mut headers = std::mem::take(request.headers_mut());
+        restore(&mut headers, request.extensions_mut());
+        *request.headers_mut() = headers;
+        self.inner.call(request)
     }
 }
 

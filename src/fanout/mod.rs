@@ -44,5 +44,5 @@ mod http_branch;
 mod service;
 
 pub use future::BranchFuture;
-pub use http_branch::{HttpFuture, HttpService};
+pub use http_branch::{CredentialsLayer, HttpFuture, HttpService, WithCredentials};
 pub use service::{FanOut, FanOutError, FanOutLayer};

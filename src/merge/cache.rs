@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use http::header::{AGE, CACHE_CONTROL, HeaderValue, VARY};
+use http::header::{AGE, CACHE_CONTROL, HeaderName, HeaderValue, VARY};
 
 /// The strictest of the parts' `Cache-Control`.
 #[derive(Debug)]
@@ -112,39 +112,48 @@ fn seconds(value: &[u8]) -> Option<u64> {
 /// The union of the parts' `Vary` (RFC 9110 §12.5.5).
 #[derive(Debug, Default)]
 pub(super) struct Vary {
-    /// In lower case, in the order in which they came.
-    names: Vec<String>,
+    /// In the order in which they came.
+    names: Vec<HeaderName>,
+    /// By everything: because a part says so, or says what can't be repeated.
+    any: bool,
 }
 
 impl Vary {
-    /// More names than any honest backend sends. Beyond them the answer varies by everything.
-    const MAX_NAMES: usize = 64;
+    /// More names than any honest backend sends, and longer ones.
+    const MAX_NAMES: usize = 32;
+    const MAX_LEN: usize = 64;
 
     pub(super) fn add(&mut self, headers: &HeaderMap) {
         for line in headers.get_all(VARY) {
             for name in line.as_bytes().split(|&byte| byte == b',') {
-                let Ok(name) = std::str::from_utf8(name.trim_ascii()) else {
+                let name = name.trim_ascii();
+                if name.is_empty() || self.any {
                     continue;
-                };
-                let name = name.to_ascii_lowercase();
-                if self.names.len() > Self::MAX_NAMES {
-                    return;
                 }
-                if !name.is_empty() && !self.names.contains(&name) {
-                    self.names.push(name);
+                match HeaderName::from_bytes(name) {
+                    Ok(known) if self.names.contains(&known) => {}
+                    Ok(name)
+                        if name != "*"
+                            && name.as_str().len() <= Self::MAX_LEN
+                            && self.names.len() < Self::MAX_NAMES =>
+                    {
+                        self.names.push(name);
+                    }
+                    _ => self.any = true,
                 }
             }
         }
     }
 
     pub(super) fn value(&self) -> Option<HeaderValue> {
-        if self.names.len() > Self::MAX_NAMES || self.names.iter().any(|name| name == "*") {
+        if self.any {
             return Some(HeaderValue::from_static("*"));
         }
         if self.names.is_empty() {
             return None;
         }
-        HeaderValue::try_from(self.names.join(", ")).ok()
+        let names: Vec<&str> = self.names.iter().map(HeaderName::as_str).collect();
+        HeaderValue::try_from(names.join(", ")).ok()
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::body::{Collect, Collected};
 use crate::deadline::{Deadline, Timer};
-use crate::error::{BoxError, panic_message};
+use crate::error::{BoxError, discard, panic_message};
 use crate::outcome::{BranchError, BranchId, Gather, Outcome};
 
 /// A branch that has finished, its body included.
@@ -67,6 +67,7 @@ where
     }
 
     fn finish(self, result: Result<Collected, BranchError<BoxError>>) -> Arrival {
+        discard(self.body);
         Arrival {
             branch: self.branch,
             required: self.required,
@@ -102,14 +103,9 @@ where
         }
     }
 
-    /// The next branch that has finished; `None` once all have.
-    pub(super) async fn next(&mut self) -> Option<Arrival> {
-        poll_fn(|cx| self.poll_next(cx)).await
-    }
-
     /// Heads first, so that no branch waits for another's body; then the bodies; and the deadline only when neither has
     /// anything: at a tie, finished work wins.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arrival>> {
+    fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arrival>> {
         while let Poll::Ready(Some(outcome)) = Pin::new(&mut self.gather).poll_next(cx) {
             if let Some(arrival) = self.admit(outcome, cx) {
                 return Poll::Ready(Some(arrival));
@@ -153,6 +149,7 @@ where
             Err(error) => return Some(arrival(Err(error.map(Into::into)))),
         };
         if !(self.wanted)(&head) {
+            discard(body);
             return Some(arrival(Ok(Collection { head, body: None })));
         }
         let mut reading = Reading {
@@ -170,4 +167,58 @@ where
             }
         }
     }
+}
+
+impl<F, B, E> Stream for Collector<F, B>
+where
+    F: Future<Output = Result<Response<B>, BranchError<E>>>,
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+    E: Into<BoxError>,
+{
+    type Item = Arrival;
+
+    /// The next branch that has finished; `None` once all have.
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Arrival>> {
+        self.poll_arrival(cx)
+    }
+}
+
+impl<F: Future, B> Drop for Collector<F, B> {
+    fn drop(&mut self) {
+        for reading in self.reading.drain(..) {
+            discard(reading);
+        }
+    }
+}
+
+/// Waits for the next items and takes all that there are, in declared order; none, once the stream has ended. What is known
+/// at one moment is decided on together, so that it makes no difference which of it was looked at first.
+pub(super) async fn next_batch<S>(stream: &mut S, index: fn(&S::Item) -> usize) -> Vec<S::Item>
+where
+    S: Stream + Unpin,
+{
+    let mut batch = poll_fn(|cx| {
+        let mut batch = Vec::new();
+        loop {
+            match Pin::new(&mut *stream).poll_next(cx) {
+                Poll::Ready(Some(item)) => batch.push(item),
+                Poll::Pending if batch.is_empty() => return Poll::Pending,
+                Poll::Ready(None) | Poll::Pending => return Poll::Ready(batch),
+            }
+        }
+    })
+    .await;
+    batch.sort_by_key(index);
+    batch
+}
+
+/// For [`next_batch`] of a [`Collector`].
+pub(super) fn arrival_index(arrival: &Arrival) -> usize {
+    arrival.branch.index()
+}
+
+/// For [`next_batch`] of a [`Gather`].
+pub(super) fn outcome_index<T, E>(outcome: &Outcome<T, E>) -> usize {
+    outcome.branch.index()
 }

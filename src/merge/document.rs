@@ -26,7 +26,12 @@ pub(super) fn has_document(head: &response::Parts) -> bool {
 }
 
 fn expects(head: &response::Parts) -> Result<Expected, Failure> {
-    if !head.status.is_success() {
+    // A part of a representation, or a delta, was not asked for, and is not the document.
+    let partial = matches!(
+        head.status,
+        StatusCode::PARTIAL_CONTENT | StatusCode::IM_USED
+    );
+    if !head.status.is_success() || partial {
         return Err(Failure::status(head));
     }
     if matches!(

@@ -1,19 +1,17 @@
 //! The first branch that succeeds.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::Future;
 
 use bytes::Bytes;
-use futures_core::Stream;
 use http::header::CONTENT_LENGTH;
 use http::{Method, Response, StatusCode, Version, response};
 use http_body::Body;
 
-use super::collect::Collector;
+use super::collect::{Collection, Collector, arrival_index, next_batch, outcome_index};
 use super::ledger::{Failure, Ledger};
 use super::{Merge, MergeContext};
 use crate::body::{Chunks, Completeness, ResponseBody};
-use crate::error::{BoxError, Problem};
+use crate::error::{BoxError, Problem, discard};
 use crate::fields::strip_hop_by_hop;
 use crate::outcome::{BranchError, Gather};
 
@@ -72,24 +70,33 @@ where
     E: Into<BoxError>,
 {
     let mut ledger = Ledger::new(cx, &gather);
-    while let Some(outcome) = poll_fn(|cx| Pin::new(&mut gather).poll_next(cx)).await {
-        match outcome.result {
-            Ok(response) if response.status().is_success() => {
-                drop(gather);
-                return winner(&ledger, response.map(ResponseBody::inner));
+    loop {
+        let batch = next_batch(&mut gather, outcome_index).await;
+        if batch.is_empty() {
+            return nobody(&ledger);
+        }
+        let mut first = None;
+        for outcome in batch {
+            match outcome.result {
+                Ok(response) if !response.status().is_success() => {
+                    let (head, body) = response.into_parts();
+                    discard(body);
+                    ledger.failed(&outcome.branch, Failure::status(&head));
+                }
+                Ok(response) if first.is_none() => first = Some(response),
+                Ok(response) => discard(response),
+                Err(error) => ledger.error(&outcome.branch, &error.map(Into::into)),
             }
-            Ok(response) => {
-                let failure = Failure::status(&response.into_parts().0);
-                ledger.failed(&outcome.branch, failure);
-            }
-            Err(error) => ledger.error(&outcome.branch, &error.map(Into::into)),
+        }
+        if let Some(response) = first {
+            drop(gather);
+            return winner(&ledger, response.map(ResponseBody::inner));
         }
         if let Some(problem) = ledger.early() {
             drop(gather);
             return answer(problem);
         }
     }
-    nobody(&ledger)
 }
 
 async fn collected<F, B, E>(
@@ -107,26 +114,35 @@ where
     let mut ledger = Ledger::new(cx, &gather);
     let wanted = |head: &response::Parts| head.status.is_success();
     let mut collector = Collector::new(gather, wanted, limit, deadline);
-    while let Some(arrival) = collector.next().await {
-        match arrival.result {
-            Ok(success) if success.head.status.is_success() => {
-                drop(collector);
-                let body = success.body.map(|body| Chunks::from(body.bytes));
-                let body = ResponseBody::own(body.unwrap_or_default());
-                let mut response = Response::from_parts(success.head, body);
-                // The body says it, and is here.
-                response.headers_mut().remove(CONTENT_LENGTH);
-                return winner(&ledger, response);
+    loop {
+        let batch = next_batch(&mut collector, arrival_index).await;
+        if batch.is_empty() {
+            return nobody(&ledger);
+        }
+        let mut first = None;
+        for arrival in batch {
+            match arrival.result {
+                Ok(success) if success.head.status.is_success() => {
+                    first.get_or_insert(success);
+                }
+                Ok(failure) => ledger.failed(&arrival.branch, Failure::status(&failure.head)),
+                Err(error) => ledger.error(&arrival.branch, &error),
             }
-            Ok(failure) => ledger.failed(&arrival.branch, Failure::status(&failure.head)),
-            Err(error) => ledger.error(&arrival.branch, &error),
+        }
+        if let Some(Collection { head, body }) = first {
+            drop(collector);
+            let body = body.map(|body| Chunks::from(body.bytes));
+            let mut response =
+                Response::from_parts(head, ResponseBody::own(body.unwrap_or_default()));
+            // The body says it, and is here.
+            response.headers_mut().remove(CONTENT_LENGTH);
+            return winner(&ledger, response);
         }
         if let Some(problem) = ledger.early() {
             drop(collector);
             return answer(problem);
         }
     }
-    nobody(&ledger)
 }
 
 /// The response of the branch that is answered with, unless the client is at fault.
@@ -134,8 +150,8 @@ pub(super) fn winner<B>(
     ledger: &Ledger,
     mut response: Response<ResponseBody<B>>,
 ) -> Response<ResponseBody<B>> {
-    if let Some(problem) = ledger.early() {
-        return answer(problem);
+    if let Some(fault) = ledger.fault() {
+        return answer(fault.to_problem());
     }
     let completeness = Completeness::of(&response);
     strip_hop_by_hop(response.headers_mut());

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Body;
 
 use super::cache::{CacheControl, Vary};
-use super::collect::{Arrival, Collector};
+use super::collect::{Arrival, Collector, arrival_index, next_batch};
 use super::document::{Contribution, has_document};
 use super::ledger::Ledger;
 use super::splice::{Source, Splice};
@@ -53,7 +53,8 @@ pub enum Conflict {
     /// The value of the last branch that has the key: the default.
     #[default]
     Last,
-    /// Objects are united, member by member and as deep as they go; where one value is not an object, the last wins.
+    /// Objects are united, member by member, and those in them, eight levels deep; where one value is not an object, and below
+    /// that, the last wins.
     Deep,
     /// No answer: 502, with the names of the two branches.
     Error,
@@ -315,23 +316,29 @@ where
             depth: self.depth,
         };
         let mut collector = Collector::new(gather, has_document, self.limit, deadline);
-        while let Some(arrival) = collector.next().await {
-            let Arrival {
-                branch,
-                elapsed,
-                result,
-                ..
-            } = arrival;
-            match result.map(|collection| Contribution::read(collection, self.mode, limits)) {
-                Ok(Ok(part)) => {
-                    ledger.present(&branch, part.completeness);
-                    parts.push((branch.clone(), part));
-                }
-                Ok(Err(failure)) => ledger.failed(&branch, failure),
-                Err(error) => ledger.error(&branch, &error),
+        loop {
+            let batch = next_batch(&mut collector, arrival_index).await;
+            if batch.is_empty() {
+                break;
             }
-            if let Some(timing) = &mut timing {
-                timing.add(&branch, elapsed, ledger.has_failed(&branch));
+            for arrival in batch {
+                let Arrival {
+                    branch,
+                    elapsed,
+                    result,
+                    ..
+                } = arrival;
+                match result.map(|collection| Contribution::read(collection, self.mode, limits)) {
+                    Ok(Ok(part)) => {
+                        ledger.present(&branch, part.completeness);
+                        parts.push((branch.clone(), part));
+                    }
+                    Ok(Err(failure)) => ledger.failed(&branch, failure),
+                    Err(error) => ledger.error(&branch, &error),
+                }
+                if let Some(timing) = &mut timing {
+                    timing.add(&branch, elapsed, ledger.has_failed(&branch));
+                }
             }
             if let Some(problem) = ledger.early() {
                 drop(collector);

@@ -1,6 +1,7 @@
 //! What a branch contributes to a JSON merge, as a layer on that branch.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use tower::{Layer, Service};
 
 use super::splice::Source;
 use crate::error::{BuildError, write_json_str};
-use crate::json::{Value, find, members};
+use crate::json::{Member, Value, find, members};
 
 /// Shapes what one branch contributes to a [`JsonMerge`](super::JsonMerge): a layer on that branch's service.
 ///
@@ -239,8 +240,7 @@ impl Filter<'_> {
         let text = self.text;
         self.out.push(b'{');
         let opened = self.out.len();
-        for member in members(text, object) {
-            let name = member.identity(text);
+        for (member, name) in last_ones(text, object) {
             let allow = match allow {
                 None => None,
                 Some(paths) if paths.whole => None,
@@ -275,6 +275,18 @@ impl Filter<'_> {
         }
         self.out.push(b'}');
     }
+}
+
+/// The members that count, in order, each with what its name means: of duplicates the last.
+fn last_ones(text: &[u8], object: Value) -> Vec<(Member, Cow<'_, [u8]>)> {
+    let mut seen = HashSet::new();
+    let members = members(text, object).into_iter().rev();
+    let named = members.map(|member| (member, member.identity(text)));
+    let mut last: Vec<_> = named
+        .filter(|(_, name)| seen.insert(name.clone()))
+        .collect();
+    last.reverse();
+    last
 }
 
 impl<S> Layer<S> for JsonPartLayer {

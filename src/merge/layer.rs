@@ -2,10 +2,11 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,9 +20,10 @@ use tower::{Layer, Service, ServiceExt};
 
 use crate::body::{Completeness, ResponseBody};
 use crate::clone_request::BodyWatch;
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, Timer};
 use crate::error::{BoxError, ClientFault, Problem, cause_ref};
 use crate::fanout::FanOutError;
+use crate::fields::withhold;
 use crate::outcome::{BranchError, Gather};
 
 /// Turns a gather of type `G` into one response.
@@ -167,7 +169,7 @@ impl<S, M> Layer<S> for MergeLayer<M> {
 ///
 /// # Errors
 ///
-/// None: it answers every request. A fan-out that is [overloaded](FanOutError::Overloaded) is answered with 503, a failure of the inner service
+/// None: it answers every request. A panic in the merge itself is answered with 500. A fan-out that is [overloaded](FanOutError::Overloaded) is answered with 503, a failure of the inner service
 /// itself with 502.
 ///
 /// # Cancellation
@@ -244,21 +246,23 @@ where
             body,
         };
         let mut asked = request.method().clone();
-        self.layer.merge.prepare(&mut asked, request.headers_mut());
+        let mut headers = std::mem::take(request.headers_mut());
+        self.layer.merge.prepare(&mut asked, &mut headers);
+        withhold(&mut headers, request.extensions_mut());
+        *request.headers_mut() = headers;
         *request.method_mut() = asked;
 
         let inner = self.inner.clone();
         let merge = Arc::clone(&self.layer.merge);
         MergeFuture {
-            inner: Box::pin(async move {
+            inner: Some(Box::pin(async move {
                 let is_head = cx.method == Method::HEAD;
-                let gathered = inner.oneshot(request).await.map_err(Into::<BoxError>::into);
-                let response = match gathered {
+                let response = match gathered(inner.oneshot(request), cx.deadline).await {
                     Ok(mut gather) => {
                         gather.end_at(cx.deadline);
                         merge.merge(cx, gather).await.map(ResponseBody::inner)
                     }
-                    Err(error) => refused(&error).into_response().map(ResponseBody::own),
+                    Err(problem) => problem.into_response().map(ResponseBody::own),
                 };
                 let response = marked(response);
                 if is_head {
@@ -266,13 +270,15 @@ where
                 } else {
                     response
                 }
-            }),
+            })),
         }
     }
 }
 
 impl<S, M> MergeService<S, M> {
-    /// The earlier of the layer's own limit and what was announced. The branches are told that it is enforced here.
+    /// The earlier of the layer's own limit and what was announced. It is enforced here even if a layer outside does so as
+    /// well: that one would lose all that has been gathered, and at a tie this one, being inside, comes first. The branches
+    /// are told.
     fn deadline<B>(&self, request: &mut Request<B>) -> Deadline {
         let inherited = request.extensions().get::<Deadline>().copied();
         if inherited.is_none() && self.layer.within == Duration::MAX {
@@ -283,6 +289,25 @@ impl<S, M> MergeService<S, M> {
         request.extensions_mut().insert(deadline.enforced());
         deadline
     }
+}
+
+/// The gather, if the inner service has one before the deadline. Layers may stand between it and the fan-out.
+async fn gathered<F, G, E>(call: F, deadline: Deadline) -> Result<G, Problem>
+where
+    F: Future<Output = Result<G, E>>,
+    E: Into<BoxError>,
+{
+    let mut call = pin!(call);
+    let mut timer = Timer::new(deadline);
+    poll_fn(|cx| match call.as_mut().poll(cx) {
+        Poll::Ready(Ok(gather)) => Poll::Ready(Ok(gather)),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(refused(&error.into()))),
+        Poll::Pending => timer.poll(cx).map(|()| {
+            let late = Problem::new(StatusCode::GATEWAY_TIMEOUT);
+            Err(late.detail("the branches could not be called in time"))
+        }),
+    })
+    .await
 }
 
 /// The answer to a fan-out that gave no gather.
@@ -325,14 +350,31 @@ fn without_body<B: Body<Data = Bytes>>(
 
 /// The future of [`MergeService`].
 pub struct MergeFuture<B> {
-    inner: Pin<Box<dyn Future<Output = Response<ResponseBody<B>>> + Send>>,
+    /// Taken when it has finished, or panicked.
+    inner: Option<Merging<B>>,
 }
+
+type Merging<B> = Pin<Box<dyn Future<Output = Response<ResponseBody<B>>> + Send>>;
 
 impl<B> Future for MergeFuture<B> {
     type Output = Result<Response<ResponseBody<B>>, Infallible>;
 
+    /// ## Merging => Answered
+    ///
+    /// A merge always answers. If it panics, that is its failure and nobody else's, and the one 500 that there is.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.inner.as_mut().poll(cx).map(Ok)
+        let inner = self.inner.as_mut().expect("polled after it had finished");
+        let response = match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))) {
+            Ok(polled) => ready!(polled),
+            Err(_) => {
+                let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR);
+                let problem = problem.detail("the answers could not be merged");
+                marked(problem.into_response().map(ResponseBody::own))
+            }
+        };
+        let finished = self.inner.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(finished)));
+        Poll::Ready(Ok(response))
     }
 }
 

@@ -82,6 +82,8 @@ impl Failure {
         };
         let fields = told.into_iter().chain([RETRY_AFTER]).flat_map(|name| {
             let lines = head.headers.get_all(&name).iter().cloned();
+            let checked = name == RETRY_AFTER;
+            let lines = lines.filter(move |line| !checked || is_retry_after(line));
             lines
                 .map(move |line| (name.clone(), line))
                 .collect::<Vec<_>>()
@@ -154,6 +156,15 @@ impl Failure {
             }
         }
     }
+}
+
+/// Whether it is seconds or a date (RFC 9110 §10.2.3), and not a text of the upstream's.
+fn is_retry_after(value: &HeaderValue) -> bool {
+    let value = value.as_bytes();
+    let seconds = !value.is_empty() && value.len() < 12 && value.iter().all(u8::is_ascii_digit);
+    let in_a_date = |byte: &u8| byte.is_ascii_alphanumeric() || b" ,:".contains(byte);
+    let date = value.len() == 29 && value.ends_with(b" GMT") && value.iter().all(in_a_date);
+    seconds || date
 }
 
 /// Whether the cause of an error is that something took too long: one of our timeouts, Tower's, or the client's or the

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response};
 use http_body::Body;
 
-use super::collect::Collector;
+use super::collect::{Collector, arrival_index, next_batch};
 use super::ledger::Ledger;
 use super::{Merge, MergeContext, strip_for_collection};
 use crate::body::{Completeness, ResponseBody};
@@ -17,6 +17,7 @@ use crate::outcome::{BranchError, BranchId, Gather};
 
 /// What one branch answered, its whole body included.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Part {
     /// Which branch.
     pub branch: BranchId,
@@ -30,6 +31,16 @@ pub struct Part {
 }
 
 impl Part {
+    /// The part of a branch that is not required and took no time: for tests of a closure.
+    pub fn new(branch: BranchId, result: Result<Response<Bytes>, BranchError<BoxError>>) -> Self {
+        Self {
+            branch,
+            required: false,
+            elapsed: Duration::ZERO,
+            result,
+        }
+    }
+
     /// Whether nothing is missing for want of this part: it is a success, complete itself, or was skipped.
     fn is_whole(&self) -> bool {
         match &self.result {
@@ -138,23 +149,29 @@ where
         let mut ledger = Ledger::new(cx.clone(), &gather);
         let mut parts = Vec::with_capacity(gather.members().len());
         let mut collector = Collector::new(gather, |_| true, self.limit, cx.deadline());
-        while let Some(arrival) = collector.next().await {
-            if let Err(error) = &arrival.result {
-                ledger.error(&arrival.branch, error);
+        loop {
+            let batch = next_batch(&mut collector, arrival_index).await;
+            if batch.is_empty() {
+                break;
+            }
+            for arrival in batch {
+                if let Err(error) = &arrival.result {
+                    ledger.error(&arrival.branch, error);
+                }
+                parts.push(Part {
+                    branch: arrival.branch,
+                    required: arrival.required,
+                    elapsed: arrival.elapsed,
+                    result: arrival.result.map(|collection| {
+                        let body = collection.body.map(|body| body.bytes);
+                        Response::from_parts(collection.head, body.unwrap_or_default())
+                    }),
+                });
             }
             if let Some(fault) = ledger.fault() {
                 drop(collector);
                 return fault.to_problem().into_response().map(ResponseBody::own);
             }
-            parts.push(Part {
-                branch: arrival.branch,
-                required: arrival.required,
-                elapsed: arrival.elapsed,
-                result: arrival.result.map(|collection| {
-                    let body = collection.body.map(|body| body.bytes);
-                    Response::from_parts(collection.head, body.unwrap_or_default())
-                }),
-            });
         }
         drop(collector);
         parts.sort_unstable_by_key(|part| part.branch.index());

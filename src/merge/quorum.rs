@@ -1,18 +1,17 @@
 //! Enough branches that succeed.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::Future;
 
 use bytes::Bytes;
-use futures_core::Stream;
 use http::Response;
 use http_body::Body;
 
+use super::collect::{next_batch, outcome_index};
 use super::first_success::{answer, nobody, winner};
 use super::ledger::{Failure, Ledger};
 use super::{Merge, MergeContext};
 use crate::body::{Completeness, ResponseBody};
-use crate::error::BoxError;
+use crate::error::{BoxError, discard};
 use crate::outcome::{BranchError, Gather};
 
 /// Answers as soon as enough branches have succeeded (2xx), with the response of the first declared one among them.
@@ -69,27 +68,35 @@ where
         let mut ledger = Ledger::new(cx, &gather);
         let mut first: Option<(usize, Response<B>)> = None;
         let mut succeeded = 0;
-        while let Some(outcome) = poll_fn(|cx| Pin::new(&mut gather).poll_next(cx)).await {
-            let branch = outcome.branch;
-            match outcome.result {
-                Ok(response) if response.status().is_success() => {
-                    ledger.present(&branch, Completeness::of(&response));
-                    succeeded += 1;
-                    if first
-                        .as_ref()
-                        .is_none_or(|(index, _)| branch.index() < *index)
-                    {
-                        first = Some((branch.index(), response));
+        loop {
+            let batch = next_batch(&mut gather, outcome_index).await;
+            if batch.is_empty() {
+                return nobody(&ledger);
+            }
+            for outcome in batch {
+                let branch = outcome.branch;
+                match outcome.result {
+                    Ok(response) if response.status().is_success() => {
+                        ledger.present(&branch, Completeness::of(&response));
+                        succeeded += 1;
+                        match &mut first {
+                            Some((index, _)) if *index < branch.index() => discard(response),
+                            first => discard(first.replace((branch.index(), response))),
+                        }
                     }
+                    Ok(response) => {
+                        let (head, body) = response.into_parts();
+                        discard(body);
+                        ledger.failed(&branch, Failure::status(&head));
+                    }
+                    Err(error) => ledger.error(&branch, &error.map(Into::into)),
                 }
-                Ok(response) => ledger.failed(&branch, Failure::status(&response.into_parts().0)),
-                Err(error) => ledger.error(&branch, &error.map(Into::into)),
             }
             if let Some(problem) = ledger.early() {
                 drop(gather);
                 return answer(problem);
             }
-            // What is skipped comes first, so this stands before the first success is counted.
+            // A branch that will turn out to be skipped counts as asked until it does, and as one that may still succeed.
             let asked = ledger.asked();
             let need = match self.need {
                 Need::Branches(branches) => branches,
@@ -97,14 +104,13 @@ where
             };
             if asked > 0 && ledger.possible() < need {
                 drop(gather);
+                discard(first);
                 return answer(ledger.none("too few branches succeeded"));
             }
-            if succeeded >= need {
+            if let Some((_, response)) = first.take_if(|_| succeeded >= need) {
                 drop(gather);
-                let (_, response) = first.expect("one has succeeded");
                 return winner(&ledger, response.map(ResponseBody::inner));
             }
         }
-        nobody(&ledger)
     }
 }

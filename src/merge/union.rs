@@ -17,11 +17,16 @@ pub(super) struct Clash {
     pub(super) second: usize,
 }
 
+/// How many levels of objects [`Conflict::Deep`] unites.
+const DEEP_LEVELS: usize = 8;
+
 /// The union under construction. Members are added in declared order; a key keeps the place of the member that wins.
 #[derive(Debug)]
 pub(super) struct Union<'a> {
     sources: &'a [Source],
     policy: Conflict,
+    /// How many levels of objects may still be united below this one. Each has to be read again, so they are few.
+    levels: usize,
     entries: Vec<Entry<'a>>,
     by_name: HashMap<Cow<'a, [u8]>, usize>,
 }
@@ -50,6 +55,7 @@ impl<'a> Union<'a> {
         Self {
             sources,
             policy,
+            levels: DEEP_LEVELS,
             entries: Vec::with_capacity(capacity),
             by_name: HashMap::with_capacity(capacity),
         }
@@ -189,9 +195,10 @@ impl<'a> Union<'a> {
             return;
         }
         let mut union = Union::new(self.sources, self.policy, 16);
+        union.levels = self.levels - 1;
         for (source, object) in layers {
             let members = members(&self.sources[source].bytes, object);
-            // Only `Error` clashes, and this is `Deep`. The depth is that of the documents, which have a budget.
+            // Only `Error` clashes, and this is `Deep`.
             let added = union.members(source, &members);
             debug_assert!(added.is_ok());
         }
@@ -204,7 +211,7 @@ impl<'a> Union<'a> {
         let is_object =
             |entry: &Entry<'_>| entry.value.is_object(&self.sources[entry.source].bytes);
         let mut top = entry;
-        while let (true, Some(under)) = (is_object(top), top.under) {
+        while let (true, Some(under)) = (self.levels > 0 && is_object(top), top.under) {
             let below = &self.entries[under];
             if !is_object(below) {
                 break;

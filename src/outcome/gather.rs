@@ -272,23 +272,24 @@ where
 
     /// ## Running => (Running | Expired) => Empty
     ///
-    /// What has finished goes out first; it needs no wake-up and no clock. Then the task is registered *before* the bits
-    /// are taken, so that a branch woken in between wakes it again. The deadline is looked at last, and only while
+    /// What has finished goes out first, once all that may run has been started: a branch that was skipped, or an outcome
+    /// that is still to be taken, keeps no other waiting. The task is registered *before* the bits are taken, so that a branch woken in between wakes it again. The deadline is looked at last, and only while
     /// something is unfinished: at a tie, finished work wins.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Outcome<T, E>>> {
         let this = &mut *self;
-        if this.done == 0 {
-            if this.queued | this.running == 0 {
-                return Poll::Ready(None);
-            }
+        if this.remaining() == 0 {
+            return Poll::Ready(None);
+        }
+        let startable = this.queued != 0 && (this.running.count_ones() as usize) < this.width;
+        if this.done == 0 || startable {
             this.place.wakers().register(cx.waker());
             this.sweep();
-            if this.done == 0 {
-                if this.timer.poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                this.expire();
+        }
+        if this.done == 0 {
+            if this.timer.poll(cx).is_pending() {
+                return Poll::Pending;
             }
+            this.expire();
         }
         Poll::Ready(this.take_done())
     }
@@ -308,12 +309,12 @@ where
 }
 
 impl<F: Future> Drop for Gather<F> {
-    /// One by one: a branch that panics on its way out takes neither its siblings nor the caller with it.
+    /// One by one: a branch, or its outcome, that panics on its way out takes neither its siblings nor the caller with it.
     fn drop(&mut self) {
-        let mut unfinished = self.queued | self.running;
-        while unfinished != 0 {
-            let index = unfinished.trailing_zeros() as usize;
-            unfinished &= unfinished - 1;
+        let mut left = self.queued | self.running | self.done;
+        while left != 0 {
+            let index = left.trailing_zeros() as usize;
+            left &= left - 1;
             let mut slot = self.slots.get(index);
             let _ = catch_unwind(AssertUnwindSafe(|| slot.set(Slot::Empty)));
         }

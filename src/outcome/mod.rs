@@ -192,6 +192,18 @@ pub struct Outcome<T, E> {
     pub result: Result<T, BranchError<E>>,
 }
 
+impl<T, E> Outcome<T, E> {
+    /// The outcome of a branch that is not required and took no time: for tests of what handles outcomes.
+    pub fn new(branch: BranchId, result: Result<T, BranchError<E>>) -> Self {
+        Self {
+            branch,
+            required: false,
+            elapsed: Duration::ZERO,
+            result,
+        }
+    }
+}
+
 /// Why a branch has no response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -103,17 +103,17 @@ impl WakeSet {
         &self.slots[slot].1
     }
 
-    /// Makes the set as good as new, if nobody else holds one of its wakers: then nothing of the call that used it can
-    /// reach the call that will.
+    /// Forgets the task. Returns whether the set is as good as new: whether nobody else holds one of its wakers, so that
+    /// nothing of the call that used it can reach the call that will.
     pub(crate) fn reset(&mut self) -> bool {
+        let parent = lock(&self.core.parent).take();
+        drop(parent);
         // Only a holder can make another: a count of two, ours, can't grow behind our back.
         let unshared = self
             .slots
             .iter()
             .all(|(slot, _)| Arc::strong_count(slot) == 2);
         if unshared {
-            let parent = lock(&self.core.parent).take();
-            drop(parent);
             self.core.woken.store(0, Ordering::Release);
         }
         unshared

@@ -35,6 +35,9 @@ pub struct UriTemplate {
     constant: Option<PathAndQuery>,
 }
 
+/// The longest path and query (with what stands before it, a URI has 65 535 bytes).
+const MAX_LEN: usize = 65_534;
+
 #[derive(Debug, Clone)]
 enum Piece {
     Literal(Box<str>),
@@ -132,11 +135,13 @@ impl UriTemplate {
             return Err(fail("a fragment is not sent"));
         }
         let pieces = parse_pieces(path).map_err(|why| fail(&why))?;
-        let literal_dots = path.split('?').next().unwrap_or_default().split('/');
-        if literal_dots
-            .filter(|segment| !segment.contains('{'))
-            .any(is_dot_segment)
-        {
+        // What stands between two placeholders is checked with their values.
+        let literal: String = path
+            .split(['{', '}'])
+            .step_by(2)
+            .collect::<Vec<_>>()
+            .join("x");
+        if has_dot_segment(&literal) {
             return Err(fail("it has a dot segment"));
         }
         let mut template = Self {
@@ -178,7 +183,8 @@ impl UriTemplate {
     /// # Errors
     ///
     /// [`RewriteError::Missing`] if a placeholder has no value, [`RewriteError::Value`] if a value in the path is empty or
-    /// holds a dot segment, or if the whole is too long for a URI (65 534 bytes).
+    /// holds a dot segment, or if the whole is too long for a URI (65 534 bytes). A value is one segment, whatever it holds: its
+    /// slashes are encoded.
     pub fn expand(&self, params: &PathParams) -> Result<Uri, RewriteError> {
         let path_and_query = match &self.constant {
             Some(constant) => constant.clone(),
@@ -209,18 +215,20 @@ impl UriTemplate {
                 }
             }
         }
-        // A value can be harmless alone and complete a dot segment with its neighbours: `{a}{b}`, `.{a}`.
-        let path = out.split('?').next().unwrap_or_default();
-        if path.split('/').any(is_dot_segment) {
+        // A value can be harmless alone and complete a dot segment with its neighbours: `{a}{b}`, `.{a}`, `{a}..{b}`.
+        if has_dot_segment(&out) {
             let name = self.names().next().unwrap_or_default();
             return Err(bad_value(name));
         }
-        PathAndQuery::from_maybe_shared(bytes::Bytes::from(out)).map_err(|_| {
-            RewriteError::Value(ClientFault::new(
-                http::StatusCode::URI_TOO_LONG,
-                "the path is too long",
-            ))
-        })
+        let too_long = || {
+            let status = http::StatusCode::URI_TOO_LONG;
+            RewriteError::Value(ClientFault::new(status, "the path is too long"))
+        };
+        // Not every version of `http` checks it, and its offsets have 16 bits.
+        if out.len() > MAX_LEN {
+            return Err(too_long());
+        }
+        PathAndQuery::from_maybe_shared(bytes::Bytes::from(out)).map_err(|_| too_long())
     }
 }
 
@@ -290,14 +298,25 @@ fn is_safe_in_path(value: &str) -> bool {
             .any(|part| part == "." || part == "..")
 }
 
-/// `.` and `..`, each dot as itself or percent-encoded.
+/// Whether a path has a dot segment, for a server that resolves them, or for one that decodes the path before it does: to
+/// that, an encoded slash or backslash ends a segment as well.
+fn has_dot_segment(path_and_query: &str) -> bool {
+    let path = path_and_query.split('?').next().unwrap_or_default();
+    let path = path
+        .to_ascii_lowercase()
+        .replace("%2f", "/")
+        .replace("%5c", "/");
+    path.split('/').any(is_dot_segment)
+}
+
+/// `.` and `..`, each dot as itself or percent-encoded, in lower case.
 fn is_dot_segment(segment: &str) -> bool {
     let mut dots = 0;
     let mut rest = segment.as_bytes();
     while !rest.is_empty() {
         rest = match rest {
             [b'.', rest @ ..] => rest,
-            [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
+            [b'%', b'2', b'e', rest @ ..] => rest,
             _ => return false,
         };
         dots += 1;

@@ -68,6 +68,9 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match self.failed {
+            true => SizeHint::with_exact(0),
+            false => self.inner.size_hint(),
+        }
     }
 }

@@ -66,8 +66,12 @@ impl<S> Layer<S> for ClientTimeoutLayer {
 ///
 /// # Errors
 ///
-/// [`TimedOut`], else those of the inner service. A body that runs over ends with [`TimedOut`], too. A call whose deadline
-/// has passed already never reaches the inner service.
+/// [`TimedOut`], else those of the inner service. A body that runs over ends with [`TimedOut`], too. A call that comes when
+/// the deadline that this layer enforces has passed never reaches the inner service.
+///
+/// # Panics
+///
+/// When it has to wait outside a Tokio runtime with a timer.
 ///
 /// # Cancellation
 ///
