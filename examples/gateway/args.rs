@@ -2,6 +2,7 @@
 //! nearest `--route` before it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -132,7 +133,10 @@ fn command() -> Command {
 }
 
 /// Parses a command line, the program's name first.
-pub(crate) fn parse(line: impl IntoIterator<Item = String>) -> Result<Args, UsageError> {
+pub(crate) fn parse<T>(line: impl IntoIterator<Item = T>) -> Result<Args, UsageError>
+where
+    T: Into<OsString> + Clone,
+{
     let matches = command().try_get_matches_from(line).map_err(|error| {
         if !error.use_stderr() {
             error.exit(); // --help, --version
@@ -357,10 +361,7 @@ impl<'a> RouteFlags<'a> {
             }
             Some(_) => {}
         }
-        let in_path = |name: &str| {
-            self.path.contains(&format!("{{{name}}}"))
-                || self.path.contains(&format!("{{*{name}}}"))
-        };
+        let in_path = |name: &str| params(self.path).contains(&name);
         if let Some(name) = backend.names().find(|name| !in_path(name)) {
             return Err(wrong(
                 "branch",
@@ -370,6 +371,23 @@ impl<'a> RouteFlags<'a> {
         }
         Ok(backend)
     }
+}
+
+/// The parameters of a route's path: `{id}`, or `{*rest}` for the rest of it. `{{` and `}}` are braces that stand for
+/// themselves.
+fn params(path: &str) -> Vec<&str> {
+    let mut params = Vec::new();
+    let mut rest = path;
+    while let Some(open) = rest.find('{') {
+        rest = &rest[open + 1..];
+        if let Some(after) = rest.strip_prefix('{') {
+            rest = after;
+        } else if let Some(close) = rest.find('}') {
+            params.push(rest[..close].trim_start_matches('*'));
+            rest = &rest[close + 1..];
+        }
+    }
+    params
 }
 
 const NOT_A_TIME: &str = "it is not a time such as 500ms or 2s, above zero";

@@ -29,9 +29,16 @@ use watershed::timeout::ClientTimeoutLayer;
 /// One route's stack, whatever it is made of.
 type Route = BoxCloneSyncService<Request<Incoming>, Response<BoxBody>, Infallible>;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let args = match args::parse(std::env::args()) {
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Runtime::new().expect("the system has threads for us");
+    let code = runtime.block_on(run());
+    // Not even a name that is still being resolved may hold up the end.
+    runtime.shutdown_background();
+    code
+}
+
+async fn run() -> ExitCode {
+    let args = match args::parse(std::env::args_os()) {
         // No route: something to try.
         Ok(args) if args.routes.is_empty() => demo::front(args).await,
         parsed => parsed,
@@ -46,10 +53,8 @@ async fn main() -> ExitCode {
     let client = Client::new();
     let mut routes = matchit::Router::new();
     for flags in args.routes {
-        let (path, stack) = (
-            flags.path.clone(),
-            route(flags, args.max_request_body, &client),
-        );
+        let path = flags.path.clone();
+        let stack = route(flags, args.max_request_body, &client);
         routes.insert(path, stack).expect("checked with the flags");
     }
     let routes = Arc::new(routes);

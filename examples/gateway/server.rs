@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -12,14 +14,21 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 use watershed::body::BoxBody;
 
-/// The most bytes of a request's head that are answered; a few times as many are read.
+/// The most bytes of a request's head that are answered as every other request. Up to four times as many, and a hundred
+/// fields, are read; what is longer still, the server answers itself, without a body.
 pub(crate) const MAX_HEAD: usize = 16 * 1024;
+/// How long a connection may take to send the head of a request.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// The most connections at once; more wait to be accepted.
+const MAX_CONNECTIONS: usize = 1024;
 /// How long open requests may take to finish after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Serves HTTP/1.1 and HTTP/2 with `handle`, and says where on standard output; with `try_path`, what to try on standard error.
+/// Serves HTTP/1.1 and HTTP/2 with `handle`, and says where on standard output; with `try_path`, what to try on standard
+/// error.
 pub(crate) async fn serve<H, F>(
     listen: SocketAddr,
     try_path: Option<&str>,
@@ -31,18 +40,16 @@ where
 {
     let mut server = auto::Builder::new(TokioExecutor::new());
     let mut http1 = server.http1();
-    http1
-        .timer(TokioTimer::new())
-        .max_buf_size(4 * MAX_HEAD)
-        .header_read_timeout(Duration::from_secs(10));
+    http1.timer(TokioTimer::new()).max_buf_size(4 * MAX_HEAD);
+    http1.header_read_timeout(HEAD_WITHIN);
     let mut http2 = server.http2();
-    http2
-        .timer(TokioTimer::new())
-        .max_header_list_size(4 * MAX_HEAD as u32);
+    http2.timer(TokioTimer::new());
+    http2.max_header_list_size(4 * MAX_HEAD as u32);
 
     let graceful = GracefulShutdown::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let listener = TcpListener::bind(listen).await?;
     let address = listener.local_addr()?;
     println!("listening on http://{address}");
@@ -50,21 +57,41 @@ where
         eprintln!("try: curl -i http://{address}{path}");
     }
     loop {
-        let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(_) => {
-                    // Out of file descriptors, most likely: some will be free soon.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
+        let accept = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (listener.accept().await, place)
+        };
+        let (stream, place) = tokio::select! {
+            (Ok((stream, _)), place) = accept => (stream, place),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            else => {
+                // Out of file descriptors, most likely: some will be free soon.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
         };
         let _ = stream.set_nodelay(true);
-        let connection = server.serve_connection(TokioIo::new(stream), service_fn(handle.clone()));
-        tokio::spawn(graceful.watch(connection.into_owned()));
+        let asked = Arc::new(AtomicBool::new(false));
+        let (first, handle) = (Arc::clone(&asked), handle.clone());
+        let service = service_fn(move |request| {
+            first.store(true, Ordering::Relaxed);
+            handle(request)
+        });
+        let connection = server.serve_connection(TokioIo::new(stream), service);
+        let connection = graceful.watch(connection.into_owned());
+        tokio::spawn(async move {
+            let _place = place;
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                _ = &mut connection => return,
+                () = tokio::time::sleep(HEAD_WITHIN) => {}
+            }
+            // The server's own timeout begins once it knows the protocol; who says nothing would stay for ever.
+            if asked.load(Ordering::Relaxed) {
+                let _ = connection.await;
+            }
+        });
     }
     drop(listener);
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
