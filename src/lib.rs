@@ -106,3 +106,29 @@ mod fields;
 mod json;
 mod params;
 mod sync;
+
+/// The guide's code is compiled and run with the tests.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../docs/clone_request.md")]
+    mod clone_request {}
+    #[doc = include_str!("../docs/fanout.md")]
+    mod fanout {}
+    #[doc = include_str!("../docs/merge.md")]
+    mod merge {}
+    #[doc = include_str!("../docs/migrating.md")]
+    mod migrating {}
+    #[doc = include_str!("../docs/rewrite.md")]
+    mod rewrite {}
+    #[doc = include_str!("../docs/testing.md")]
+    mod testing {}
+    #[doc = include_str!("../docs/timeout.md")]
+    mod timeout {}
+
+    #[cfg(feature = "client")]
+    #[doc = include_str!("../docs/README.md")]
+    mod readme {}
+    #[cfg(feature = "client")]
+    #[doc = include_str!("../docs/client.md")]
+    mod client {}
+}
