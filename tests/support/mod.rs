@@ -389,12 +389,18 @@ impl Body for FedBody {
 
     fn is_end_stream(&self) -> bool {
         let state = self.feed.state();
-        state.frames.is_empty() && (state.ended || state.announced == Some(0))
+        state.frames.is_empty() && state.ended
     }
 
     fn size_hint(&self) -> SizeHint {
         let announced = self.feed.state().announced;
         announced.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl fmt::Debug for FedBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FedBody")
     }
 }
 

@@ -1,0 +1,5 @@
+//! Incidents in other systems, as they were, and the same load on our blocks.
+
+mod lura;
+#[path = "../support/mod.rs"]
+mod support;
