@@ -59,7 +59,11 @@ impl UsageError {
 
 impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        // A value may hold anything; it is told in one line nevertheless.
+        self.0.chars().try_for_each(|char| match char.is_control() {
+            true => write!(f, "{}", char.escape_default()),
+            false => write!(f, "{char}"),
+        })
     }
 }
 
@@ -135,8 +139,9 @@ fn command() -> Command {
 /// Parses a command line, the program's name first.
 pub(crate) fn parse<T>(line: impl IntoIterator<Item = T>) -> Result<Args, UsageError>
 where
-    T: Into<OsString> + Clone,
+    T: Into<OsString>,
 {
+    let line = words(line.into_iter().map(Into::into))?;
     let matches = command().try_get_matches_from(line).map_err(|error| {
         if !error.use_stderr() {
             error.exit(); // --help, --version
@@ -188,6 +193,37 @@ where
             .collect::<Result<_, _>>()?,
         try_path: None,
     })
+}
+
+/// The words of the command line. A value that begins with a dash is joined to its flag, so that it is read as a value.
+fn words(line: impl Iterator<Item = OsString>) -> Result<Vec<String>, UsageError> {
+    let mut words: Vec<String> = Vec::new();
+    for word in line {
+        let last = words.last_mut();
+        let word = word.into_string().map_err(|word| {
+            let word = word.to_string_lossy();
+            let flag = last
+                .as_deref()
+                .map_or(&*word, |last| match word.starts_with("--") {
+                    true => &*word,
+                    false => last,
+                });
+            UsageError(format!("{flag}: the value is not Unicode"))
+        })?;
+        let dashed = word.starts_with('-') && !word.starts_with("--") && word.len() > 1;
+        match words.last_mut() {
+            Some(flag)
+                if dashed
+                    && FLAGS
+                        .iter()
+                        .any(|(name, ..)| flag.strip_prefix("--") == Some(name)) =>
+            {
+                *flag = format!("{flag}={word}");
+            }
+            _ => words.push(word),
+        }
+    }
+    Ok(words)
 }
 
 /// A flag that may be given once.

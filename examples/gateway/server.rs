@@ -17,9 +17,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use watershed::body::BoxBody;
 
-/// The most bytes of a request's head that are answered as every other request. Up to four times as many, and a hundred
-/// fields, are read; what is longer still, the server answers itself, without a body.
+/// The most bytes of a request's head that are accepted.
 pub(crate) const MAX_HEAD: usize = 16 * 1024;
+/// The most bytes, and fields, of a head that are read to say so. What is longer still, the server refuses without a word.
+const MAX_READ: usize = 64 * 1024;
+const MAX_FIELDS: usize = 4096;
 /// How long a connection may take to send the head of a request.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// The most connections at once; more wait to be accepted.
@@ -40,11 +42,12 @@ where
 {
     let mut server = auto::Builder::new(TokioExecutor::new());
     let mut http1 = server.http1();
-    http1.timer(TokioTimer::new()).max_buf_size(4 * MAX_HEAD);
+    http1.timer(TokioTimer::new()).max_buf_size(MAX_READ);
+    http1.max_headers(MAX_FIELDS);
     http1.header_read_timeout(HEAD_WITHIN);
     let mut http2 = server.http2();
     http2.timer(TokioTimer::new());
-    http2.max_header_list_size(4 * MAX_HEAD as u32);
+    http2.max_header_list_size(MAX_READ as u32);
 
     let graceful = GracefulShutdown::new();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -61,15 +64,15 @@ where
             let place = Arc::clone(&places).acquire_owned().await;
             (listener.accept().await, place)
         };
-        let (stream, place) = tokio::select! {
-            (Ok((stream, _)), place) = accept => (stream, place),
+        let (accepted, place) = tokio::select! {
+            accepted = accept => accepted,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            else => {
-                // Out of file descriptors, most likely: some will be free soon.
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of file descriptors, most likely: some will be free soon.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
         };
         let _ = stream.set_nodelay(true);
         let asked = Arc::new(AtomicBool::new(false));

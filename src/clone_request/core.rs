@@ -469,9 +469,11 @@ where
         let kept = state.pulled.saturating_sub(self.read);
         match state.source {
             _ if self.finished => SizeHint::with_exact(0),
-            Source::Ended { .. } => SizeHint::with_exact(kept),
+            Source::Ended { trailers: None } => SizeHint::with_exact(kept),
             Source::Failed(_) => SizeHint::default(),
-            Source::Idle(_) | Source::Out => {
+            // With trailers to come, an exact length that the source did not announce would have a client frame the body by
+            // it, and lose them.
+            Source::Idle(_) | Source::Out | Source::Ended { .. } => {
                 let mut hint = SizeHint::new();
                 hint.set_lower(kept.saturating_add(state.hint.lower()));
                 if let Some(upper) = state.hint.upper() {

@@ -9,8 +9,8 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::wire::{Body, Head, Wire};
 use crate::within;
-use crate::wire::{Body, Framing, Head, Wire};
 
 /// What a hostile backend says, and no answer may repeat.
 pub(crate) const SECRET: &str = "UPSTREAM";
@@ -107,7 +107,7 @@ impl Request {
 pub(crate) struct Record {
     pub(crate) connections: usize,
     pub(crate) requests: Vec<Request>,
-    /// How many connections the gateway has closed, of those whose script waited for it.
+    /// How many connections the gateway has closed in the middle of a request, or while the script waited for it.
     pub(crate) closed: usize,
 }
 
@@ -129,8 +129,10 @@ impl Peer {
             request.body.whole = true;
         }
         let body = request.body.clone();
-        self.record
-            .send_modify(|record| record.requests[place].body = body);
+        self.record.send_modify(|record| {
+            record.closed += usize::from(!body.whole);
+            record.requests[place].body = body;
+        });
         request.body.whole.then_some(request)
     }
 
@@ -163,10 +165,30 @@ impl Peer {
     }
 }
 
-pub(crate) struct Backend {
+/// It is there as long as one of its clones; a gateway keeps one.
+#[derive(Clone)]
+pub(crate) struct Backend(Arc<Inner>);
+
+struct Inner {
     address: SocketAddr,
     record: watch::Receiver<Record>,
-    accepting: JoinHandle<()>,
+    there: There,
+}
+
+enum There {
+    Accepting(JoinHandle<()>),
+    /// Nobody listens here, and nobody can.
+    Bound {
+        _socket: TcpSocket,
+    },
+}
+
+fn bind() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(any).expect("a free port");
+    let address = socket.local_addr().expect("an address");
+    (socket, address)
 }
 
 impl Backend {
@@ -175,18 +197,25 @@ impl Backend {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket
-            .bind(SocketAddr::from(([127, 0, 0, 1], 0)))
-            .expect("a free port");
+        let (socket, address) = bind();
         let listener = socket.listen(1024).expect("a listener");
-        let address = listener.local_addr().expect("an address");
         let (sender, record) = watch::channel(Record::default());
-        Self {
+        let accepting = tokio::spawn(accept(listener, Arc::new(sender), script));
+        Self(Arc::new(Inner {
             address,
             record,
-            accepting: tokio::spawn(accept(listener, Arc::new(sender), script)),
-        }
+            there: There::Accepting(accepting),
+        }))
+    }
+
+    /// Refuses every connection.
+    pub(crate) fn refuses() -> Self {
+        let (socket, address) = bind();
+        Self(Arc::new(Inner {
+            address,
+            record: watch::channel(Record::default()).1,
+            there: There::Bound { _socket: socket },
+        }))
     }
 
     /// Answers every request with what `reply` makes of it, and keeps the connection.
@@ -265,21 +294,21 @@ impl Backend {
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.0.address
     }
 
     /// Waits until what this backend has seen is as `wanted`.
     pub(crate) async fn until(&self, wanted: impl Fn(&Record) -> bool) -> Record {
-        until(self.record.clone(), wanted).await
+        until(self.0.record.clone(), wanted).await
     }
 
     /// For another backend's script.
     pub(crate) fn watch(&self) -> Watch {
-        Watch(self.record.clone())
+        Watch(self.0.record.clone())
     }
 
     pub(crate) fn record(&self) -> Record {
-        self.record.borrow().clone()
+        self.0.record.borrow().clone()
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {
@@ -317,10 +346,7 @@ impl Watch {
     }
 }
 
-async fn until(
-    mut record: watch::Receiver<Record>,
-    wanted: impl Fn(&Record) -> bool,
-) -> Record {
+async fn until(mut record: watch::Receiver<Record>, wanted: impl Fn(&Record) -> bool) -> Record {
     let found = within(record.wait_for(|record| wanted(record))).await;
     found.expect("the backend is there").clone()
 }
@@ -346,56 +372,15 @@ async fn accept<F>(
     }
 }
 
-impl Drop for Backend {
+impl Drop for Inner {
     fn drop(&mut self) {
-        self.accepting.abort();
+        if let There::Accepting(accepting) = &self.there {
+            accepting.abort();
+        }
         if !std::thread::panicking() {
-            for request in self.requests() {
+            for request in &self.record.borrow().requests {
                 request.check(self.address);
             }
         }
-    }
-}
-
-/// A port where nobody listens, and nobody will while this is there.
-pub(crate) struct Refuses {
-    _socket: TcpSocket,
-    address: SocketAddr,
-}
-
-impl Refuses {
-    pub(crate) fn new() -> Self {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket
-            .bind(SocketAddr::from(([127, 0, 0, 1], 0)))
-            .expect("a free port");
-        let address = socket.local_addr().expect("an address");
-        Self {
-            _socket: socket,
-            address,
-        }
-    }
-}
-
-/// Where a branch leads.
-pub(crate) trait Address {
-    fn at(&self) -> SocketAddr;
-}
-
-impl Address for Backend {
-    fn at(&self) -> SocketAddr {
-        self.address
-    }
-}
-
-impl Address for &dyn Address {
-    fn at(&self) -> SocketAddr {
-        (**self).at()
-    }
-}
-
-impl Address for Refuses {
-    fn at(&self) -> SocketAddr {
-        self.address
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::backend::SECRET;
-use crate::within;
+use crate::backend::{Backend, SECRET};
 use crate::wire::{Framing, Head, Wire};
+use crate::within;
 
 /// A request's bytes, with a `Content-Length` if there is a body.
 pub(crate) fn request(method: &str, target: &str, fields: &[&str], body: &str) -> Vec<u8> {
@@ -34,11 +34,11 @@ pub(crate) fn chunk(bytes: &[u8]) -> Vec<u8> {
 pub(crate) struct Caller {
     pub(crate) wire: Wire,
     /// What no answer may name.
-    backends: Arc<[SocketAddr]>,
+    backends: Arc<[Backend]>,
 }
 
 impl Caller {
-    pub(crate) async fn new(gateway: SocketAddr, backends: Arc<[SocketAddr]>) -> Self {
+    pub(crate) async fn new(gateway: SocketAddr, backends: Arc<[Backend]>) -> Self {
         let wire = within(Wire::connect(gateway)).await.expect("a connection");
         Self { wire, backends }
     }
@@ -99,7 +99,7 @@ pub(crate) struct Answer {
 impl Answer {
     /// No answer says where the backends are (B36).
     #[track_caller]
-    pub(crate) fn new(head: Head, body: Vec<u8>, backends: &[SocketAddr]) -> Self {
+    pub(crate) fn new(head: Head, body: Vec<u8>, backends: &[Backend]) -> Self {
         let status = head.start.split(' ').nth(1);
         let status = status.and_then(|status| status.parse().ok());
         let answer = Self {
@@ -109,7 +109,10 @@ impl Answer {
         };
         let text = format!("{:?}{}", answer.head, answer.lossy());
         for backend in backends {
-            assert!(!text.contains(&format!(":{}", backend.port())), "{text}");
+            assert!(
+                !text.contains(&format!(":{}", backend.address().port())),
+                "{text}"
+            );
         }
         assert!(!text.contains("127.0.0.1"), "{text}");
         assert!(!text.contains("localhost"), "{text}");

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use crate::NOISE;
-use crate::backend::{Backend, Refuses, answer, json};
+use crate::backend::{Backend, answer, json};
 use crate::caller::request;
 use crate::process::{Exit, Run};
 
@@ -119,7 +119,9 @@ async fn an_unknown_branch_is_refused() {
         let other = Run::new()
             .route("/other")
             .flag("branch", "orders=http://127.0.0.1:9/");
-        let exit = other.route("/dash/{id}").flag("branch", "user=http://127.0.0.1:9/");
+        let exit = other
+            .route("/dash/{id}")
+            .flag("branch", "user=http://127.0.0.1:9/");
         assert_refused(&exit.flag(flag, value).exits().await, flag);
         let exit = route().flag(flag, value).route("/other");
         let exit = exit.flag("branch", "orders=http://127.0.0.1:9/");
@@ -168,7 +170,16 @@ async fn a_bad_backend_is_refused() {
 #[tokio::test]
 async fn a_bad_path_is_refused() {
     for path in [
-        "", "dash", "{id}", "/{", "/}", "/{}", "/{id", "/{*}", "/{*rest}/x", "/{a}{b}",
+        "",
+        "dash",
+        "{id}",
+        "/{",
+        "/}",
+        "/{}",
+        "/{id",
+        "/{*}",
+        "/{*rest}/x",
+        "/{a}{b}",
     ] {
         let exit = Run::new()
             .arg(format!("--route={path}"))
@@ -252,7 +263,10 @@ async fn a_flag_of_a_route_needs_one_before_it() {
         let exit = Run::new().flag(flag, value).exits().await;
         assert_refused(&exit, flag);
         let exit = Run::new().flag(flag, value).route("/dash");
-        let exit = exit.flag("branch", "user=http://127.0.0.1:9/").exits().await;
+        let exit = exit
+            .flag("branch", "user=http://127.0.0.1:9/")
+            .exits()
+            .await;
         assert_refused(&exit, flag);
     }
 }
@@ -354,6 +368,8 @@ async fn an_address_that_is_taken_is_said_so() {
 async fn help_lists_every_flag_and_default() {
     let exit = Run::new().arg("--help").exits().await;
     assert_eq!((exit.code, &*exit.stderr), (Some(0), ""));
+    let words: Vec<&str> = exit.stdout.split_whitespace().collect();
+    let help = words.join(" ");
     for word in [
         "--listen",
         "--max-request-body",
@@ -372,7 +388,7 @@ async fn help_lists_every_flag_and_default() {
         "default: 2s",
         "default: 1MiB",
     ] {
-        assert!(exit.stdout.contains(word), "{word}: {}", exit.stdout);
+        assert!(help.contains(word), "{word}: {help}");
     }
 }
 
@@ -409,7 +425,12 @@ async fn every_unit_and_extreme_is_accepted() {
     for path in ["/size4/first", "/size7/first"] {
         gateway.get(path).await.complete(r#"{"a":1}"#);
     }
-    for path in ["/size0/group", "/size1/first", "/size2/group", "/size3/first"] {
+    for path in [
+        "/size0/group",
+        "/size1/first",
+        "/size2/group",
+        "/size3/first",
+    ] {
         gateway.get(path).await.merge_problem(502);
     }
 }
@@ -419,7 +440,10 @@ async fn a_flag_may_hold_its_value_with_an_equals_sign() {
     let backend = Backend::json(r#"{"a":1}"#);
     let gateway = Run::new()
         .arg("--route=/x/{id}")
-        .arg(format!("--branch=a=http://{}/?a=b&id={{id}}", backend.address()))
+        .arg(format!(
+            "--branch=a=http://{}/?a=b&id={{id}}",
+            backend.address()
+        ))
         .arg("--merge=object")
         .start()
         .await;
@@ -431,7 +455,10 @@ async fn a_flag_may_hold_its_value_with_an_equals_sign() {
 #[tokio::test]
 async fn flags_belong_to_the_nearest_route() {
     let (a, b) = (Backend::json(r#"{"k":1}"#), Backend::json(r#"{"k":2}"#));
-    let (fails, hangs) = (Backend::answers(answer("503 Busy", &[], "")), Backend::hangs());
+    let (fails, hangs) = (
+        Backend::answers(answer("503 Busy", &[], "")),
+        Backend::hangs(),
+    );
     let two = |run: Run, path: &str| run.route(path).branch("a", &a, "/").branch("b", &b, "/");
     let run = two(Run::new(), "/group");
     let run = two(run, "/object").flag("merge", "object");
@@ -446,12 +473,20 @@ async fn flags_belong_to_the_nearest_route() {
     let run = two(run, "/conflict/default").flag("merge", "object");
     let run = two(run, "/small").flag("max-response-body", "6");
     let run = two(run, "/large");
-    let late = |run: Run, path: &str| run.route(path).branch("a", &a, "/").branch("b", &hangs, "/");
+    let late = |run: Run, path: &str| {
+        run.route(path)
+            .branch("a", &a, "/")
+            .branch("b", &hangs, "/")
+    };
     let run = late(run, "/timeout").flag("timeout", "100ms");
     let run = late(run, "/branch-timeout")
         .flag("branch-timeout", "b=100ms")
         .flag("timeout", "1h");
-    let bad = |run: Run, path: &str| run.route(path).branch("a", &a, "/").branch("b", &fails, "/");
+    let bad = |run: Run, path: &str| {
+        run.route(path)
+            .branch("a", &a, "/")
+            .branch("b", &fails, "/")
+    };
     let run = bad(run, "/required").flag("require", "b");
     let run = bad(run, "/optional").flag("require", "a");
     let gateway = run.start().await;
@@ -463,7 +498,10 @@ async fn flags_belong_to_the_nearest_route() {
     gateway.get("/default").await.complete(group);
     gateway.get("/conflict/first").await.complete(r#"{"k":1}"#);
     gateway.get("/conflict/error").await.merge_problem(502);
-    gateway.get("/conflict/default").await.complete(r#"{"k":2}"#);
+    gateway
+        .get("/conflict/default")
+        .await
+        .complete(r#"{"k":2}"#);
     gateway.get("/small").await.merge_problem(502);
     gateway.get("/large").await.complete(group);
     for path in ["/timeout", "/branch-timeout"] {
@@ -473,7 +511,38 @@ async fn flags_belong_to_the_nearest_route() {
         assert!(elapsed < Duration::from_millis(100) + NOISE, "{elapsed:?}");
     }
     gateway.get("/required").await.merge_problem(502);
-    gateway.get("/optional").await.incomplete(r#"{"a":{"k":1}}"#);
+    gateway
+        .get("/optional")
+        .await
+        .incomplete(r#"{"a":{"k":1}}"#);
+}
+
+/// Within a route the order is free, but for that of the branches.
+#[tokio::test]
+async fn a_name_may_be_used_before_its_branch() {
+    let (a, missing) = (
+        Backend::json("{}"),
+        Backend::answers(answer("404 Not Found", &[], "")),
+    );
+    let hangs = Backend::hangs();
+    let gateway = Run::new()
+        .route("/x")
+        .flag("require", "missing")
+        .flag("credentials", "a")
+        .branch("missing", &missing, "/")
+        .branch("a", &a, "/")
+        .route("/late")
+        .flag("branch-timeout", "hangs=100ms")
+        .flag("timeout", "1h")
+        .branch("a", &a, "/")
+        .branch("hangs", &hangs, "/")
+        .start()
+        .await;
+    let answer = gateway
+        .send(request("GET", "/x", &["Cookie: c=1"], ""))
+        .await;
+    answer.merge_problem(404);
+    gateway.get("/late").await.incomplete(r#"{"a":{}}"#);
 }
 
 #[tokio::test]
@@ -523,7 +592,9 @@ async fn names_may_be_listed() {
         .flag("credentials", "c")
         .start()
         .await;
-    let answer = gateway.send(request("GET", "/x", &["Cookie: c=1"], "")).await;
+    let answer = gateway
+        .send(request("GET", "/x", &["Cookie: c=1"], ""))
+        .await;
     assert_eq!(answer.merge_problem(404)["branch"], "c");
     for (backend, cookie) in [(&b, Some("c=1")), (&c, Some("c=1"))] {
         let record = backend.until(|record| record.requests.len() == 1).await;
@@ -555,8 +626,17 @@ async fn global_flags_stand_anywhere() {
 
 #[tokio::test]
 async fn the_default_address_is_8080_on_loopback() {
-    // Whether it is taken by this test or was before, the gateway can't have it and says so.
-    let _taken = tokio::net::TcpListener::bind("127.0.0.1:8080").await;
+    // Whoever has it, the gateway can't, and says so.
+    let mut looks = tokio::time::interval(Duration::from_millis(10));
+    let taken = async {
+        loop {
+            looks.tick().await;
+            if let Ok(taken) = tokio::net::TcpListener::bind("127.0.0.1:8080").await {
+                break taken;
+            }
+        }
+    };
+    let _taken = tokio::time::timeout(NOISE, taken).await;
     let exit = route().exits().await;
     assert!(exit.stderr.contains("--listen 127.0.0.1:8080"), "{exit:?}");
 }
@@ -572,7 +652,7 @@ async fn the_defaults_are_group_last_2s_and_1_mib() {
     let (a, hangs, refuses) = (
         Backend::json(r#"{"k":1}"#),
         Backend::hangs(),
-        Refuses::new(),
+        Backend::refuses(),
     );
     let b = Backend::json(r#"{"k":2}"#);
     let gateway = Run::new()
@@ -603,5 +683,8 @@ async fn the_defaults_are_group_last_2s_and_1_mib() {
     let body = "x".repeat(1 << 20);
     let answer = gateway.post("/object", &body).await;
     answer.complete(r#"{"k":2}"#);
-    gateway.post("/object", &format!("{body}x")).await.problem(413);
+    gateway
+        .post("/object", &format!("{body}x"))
+        .await
+        .problem(413);
 }

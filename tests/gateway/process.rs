@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::backend::Address;
+use crate::backend::Backend;
 use crate::caller::{Answer, Caller, request};
 use crate::within;
 
@@ -37,7 +37,8 @@ fn binary() -> PathBuf {
 #[derive(Default)]
 pub(crate) struct Run {
     args: Vec<OsString>,
-    backends: Vec<SocketAddr>,
+    backends: Vec<Backend>,
+    descriptors: Option<usize>,
 }
 
 impl Run {
@@ -58,13 +59,31 @@ impl Run {
         self.flag("route", path)
     }
 
-    pub(crate) fn branch(mut self, name: &str, backend: &impl Address, path: &str) -> Self {
-        self.backends.push(backend.at());
-        self.flag("branch", &format!("{name}=http://{}{path}", backend.at()))
+    pub(crate) fn branch(mut self, name: &str, backend: &Backend, path: &str) -> Self {
+        self.backends.push(backend.clone());
+        self.flag(
+            "branch",
+            &format!("{name}=http://{}{path}", backend.address()),
+        )
+    }
+
+    /// Gives it no more than so many open files and connections.
+    pub(crate) fn descriptors(mut self, most: usize) -> Self {
+        self.descriptors = Some(most);
+        self
     }
 
     fn spawn(&self) -> Process {
-        let mut child = Command::new(binary())
+        let mut command = match self.descriptors {
+            None => Command::new(binary()),
+            Some(most) => {
+                let mut shell = Command::new("sh");
+                let script = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+                shell.arg("-c").arg(script).arg(binary());
+                shell
+            }
+        };
+        let mut child = command
             .args(&self.args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -81,11 +100,16 @@ impl Run {
     /// Runs it to its end.
     pub(crate) async fn exits(self) -> Exit {
         let mut process = self.spawn();
-        let status = process.exited().await;
+        let status = loop {
+            let Some(line) = within(process.stdout.lines.recv()).await else {
+                break process.exited().await;
+            };
+            assert!(!line.starts_with("listening"), "{:?}: {line}", self.args);
+        };
         Exit {
             code: status.code(),
-            stdout: process.stdout.all(),
-            stderr: process.stderr.all(),
+            stdout: process.stdout.all().to_owned(),
+            stderr: process.stderr.all().to_owned(),
         }
     }
 
@@ -153,6 +177,7 @@ impl Drop for Process {
 struct Output {
     lines: mpsc::UnboundedReceiver<String>,
     reader: Option<JoinHandle<String>>,
+    all: String,
 }
 
 impl Output {
@@ -174,13 +199,16 @@ impl Output {
         Self {
             lines,
             reader: Some(reader),
+            all: String::new(),
         }
     }
 
     /// All that was ever written, once the process has ended.
-    fn all(&mut self) -> String {
-        let reader = self.reader.take().expect("asked once");
-        reader.join().expect("no panic")
+    fn all(&mut self) -> &str {
+        if let Some(reader) = self.reader.take() {
+            self.all = reader.join().expect("no panic");
+        }
+        &self.all
     }
 }
 
@@ -189,7 +217,7 @@ pub(crate) struct Gateway {
     process: Process,
     line: String,
     pub(crate) address: SocketAddr,
-    backends: Arc<[SocketAddr]>,
+    backends: Arc<[Backend]>,
 }
 
 impl Gateway {
@@ -238,6 +266,11 @@ impl Gateway {
 
     pub(crate) async fn exited(&mut self) -> ExitStatus {
         self.process.exited().await
+    }
+
+    /// All that it has said on standard error, once it has exited.
+    pub(crate) fn stderr(&mut self) -> &str {
+        self.process.stderr.all()
     }
 }
 
