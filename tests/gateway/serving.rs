@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use watershed::error::BoxError;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, answer, json};
 use crate::caller::{Answer, request};
 use crate::process::{Gateway, Run};
 use crate::within;
@@ -212,7 +212,7 @@ async fn connections_are_kept_on_both_sides() {
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_their_order() {
-    let echo = Backend::replies(|request| crate::backend::json(format!("{:?}", request.target)));
+    let echo = Backend::replies(|request| json(format!("{:?}", request.target)));
     let gateway = Run::new()
         .route("/x/{id}")
         .branch("a", &echo, "/{id}")
@@ -261,7 +261,8 @@ async fn a_caller_that_says_nothing_is_let_go() {
 /// Callers may take all the connections that there are; when they leave, others are served.
 #[tokio::test]
 async fn a_gateway_out_of_connections_recovers() {
-    let a = Backend::json("{}");
+    let fields = ["Content-Type: application/json", "Connection: close"];
+    let a = Backend::closes_after(answer("200 OK", &fields, "{}"));
     let gateway = Run::new()
         .route("/x")
         .branch("a", &a, "/")
@@ -274,7 +275,7 @@ async fn a_gateway_out_of_connections_recovers() {
     for _ in 0..80 {
         others.push(gateway.connect().await);
     }
-    // It has none left for a backend.
+    // It has none left for a backend, which needs a new one each time.
     within(async {
         while first.get("/x").await.status == 200 {
             tokio::task::yield_now().await;
