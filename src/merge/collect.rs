@@ -46,7 +46,9 @@ pub(super) struct Collector<F: Future, B> {
 struct Reading<B> {
     branch: BranchId,
     required: bool,
-    since: Instant,
+    until_head: Duration,
+    /// Set when the body had to be waited for.
+    since_head: Option<Instant>,
     head: response::Parts,
     body: Collect<B>,
 }
@@ -71,7 +73,11 @@ where
         Arrival {
             branch: self.branch,
             required: self.required,
-            elapsed: self.since.elapsed(),
+            // A body that came with its head has taken no time of its own, and no look at the clock.
+            elapsed: self.until_head
+                + self
+                    .since_head
+                    .map_or(Duration::ZERO, |since| since.elapsed()),
             result: result.map(|body| Collection {
                 head: self.head,
                 body: Some(body),
@@ -153,7 +159,8 @@ where
             return Some(arrival(Ok(Collection { head, body: None })));
         }
         let mut reading = Reading {
-            since: Instant::now() - elapsed,
+            until_head: elapsed,
+            since_head: None,
             body: Collect::new(body, self.limit),
             branch,
             required,
@@ -162,6 +169,7 @@ where
         match reading.poll(cx) {
             Poll::Ready(result) => Some(reading.finish(result)),
             Poll::Pending => {
+                reading.since_head = Some(Instant::now());
                 self.reading.push(reading);
                 None
             }
