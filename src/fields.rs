@@ -45,6 +45,8 @@ pub(crate) struct Withheld(Vec<(HeaderName, HeaderValue)>);
 
 /// Takes the credentials out of a request's head and lays them aside in its extensions.
 pub(crate) fn withhold(headers: &mut HeaderMap, extensions: &mut Extensions) {
+    // What a merge outside has laid aside was not meant for this one.
+    extensions.remove::<Withheld>();
     let mut taken = Vec::new();
     for name in CREDENTIALS {
         if let header::Entry::Occupied(field) = headers.entry(&name) {
@@ -57,11 +59,14 @@ pub(crate) fn withhold(headers: &mut HeaderMap, extensions: &mut Extensions) {
     }
 }
 
-/// Puts what was laid aside back.
+/// Puts what was laid aside back; but a field that a layer of ours has set in between stands alone.
 pub(crate) fn restore(headers: &mut HeaderMap, extensions: &mut Extensions) {
     if let Some(Withheld(fields)) = extensions.remove() {
+        let ours = CREDENTIALS.map(|name| headers.contains_key(&name).then_some(name));
         for (name, value) in fields {
-            headers.append(name, value);
+            if !ours.iter().flatten().any(|ours| *ours == name) {
+                headers.append(name, value);
+            }
         }
     }
 }

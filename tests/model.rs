@@ -375,11 +375,44 @@ mod body {
                         read.extend_from_slice(&frame.unwrap().into_data().unwrap());
                     }
                     Poll::Ready(None) => break,
-                    Poll::Pending if impatient.blocked().is_some() => impatient.evict(),
-                    Poll::Pending => task.park(),
+                    Poll::Pending => match impatient.blocked() {
+                        Some(blocked) => impatient.evict(blocked),
+                        None => task.park(),
+                    },
                 }
             }
             assert_eq!(read, b"ab");
+            match thread.join().unwrap() {
+                Ok(read) => assert_eq!(read, b"ab"),
+                Err(failure) => assert!(matches!(failure, Failure::Lagged)),
+            }
+        });
+    }
+
+    /// A clone is made of a reader that may be out by then: it reads what its parent would have, or is out as well.
+    #[test]
+    fn a_clone_of_a_reader_that_is_evicted_is_out_as_well() {
+        check(|| {
+            let source = Source::new();
+            let mut impatient = Reader::new(source.clone(), WINDOW);
+            let parent = impatient.clone();
+            feed(&source, ["a", "b"]);
+            let thread = loom::thread::spawn(move || {
+                let child = parent.clone();
+                drop(parent);
+                read(child)
+            });
+            let (task, waker) = Task::new();
+            loop {
+                match impatient.poll_frame(&mut Context::from_waker(&waker)) {
+                    Poll::Ready(Some(frame)) => drop(frame.unwrap()),
+                    Poll::Ready(None) => break,
+                    Poll::Pending => match impatient.blocked() {
+                        Some(blocked) => impatient.evict(blocked),
+                        None => task.park(),
+                    },
+                }
+            }
             match thread.join().unwrap() {
                 Ok(read) => assert_eq!(read, b"ab"),
                 Err(failure) => assert!(matches!(failure, Failure::Lagged)),

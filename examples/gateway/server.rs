@@ -48,6 +48,8 @@ where
     let mut http2 = server.http2();
     http2.timer(TokioTimer::new());
     http2.max_header_list_size(MAX_READ as u32);
+    // A peer that has gone without a word gives its place back.
+    http2.keep_alive_interval(HEAD_WITHIN);
 
     let graceful = GracefulShutdown::new();
     let mut terminate = signal(SignalKind::terminate())?;

@@ -106,7 +106,8 @@ impl Signal {
         };
         for (reader, waker) in readers {
             if Some(reader) != except {
-                waker.wake();
+                // One that panics must not keep the others from being woken.
+                discard(|| waker.wake());
             }
         }
     }
@@ -115,6 +116,11 @@ impl Signal {
     pub(crate) fn failure(&self) -> Option<Failure> {
         lock(&self.inner).failure.clone()
     }
+}
+
+/// Runs code that is not ours, and of whose panic nobody else must suffer.
+fn discard(foreign: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(foreign));
 }
 
 impl Wake for Signal {
@@ -152,6 +158,8 @@ struct State<B> {
     places: Vec<Place>,
     /// Counts how often the window has moved.
     moves: u64,
+    /// Counts the reads of all readers.
+    reads: u64,
     next_reader: u64,
 }
 
@@ -173,6 +181,15 @@ struct Place {
     reader: u64,
     /// The bytes that it has read.
     read: u64,
+    /// The number of its last read.
+    last: u64,
+}
+
+/// That a reader waits for the window: how often that had moved by then, and how many reads there had been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Blocked {
+    pub(crate) moves: u64,
+    pub(crate) reads: u64,
 }
 
 #[derive(Debug)]
@@ -198,8 +215,8 @@ pub(crate) struct Reader<B> {
     finished: bool,
     /// Whether that was an error. A clone has it still before it.
     failed: bool,
-    /// Set when it was last pending because the window is full: how often that had moved by then.
-    blocked: Option<u64>,
+    /// Set when it was last pending because the window is full.
+    blocked: Option<Blocked>,
 }
 
 /// What is left for a reader of a body that has ended and has no trailers.
@@ -227,9 +244,14 @@ where
                 pulled: 0,
                 places: match keep {
                     Keep::All { .. } => Vec::new(),
-                    Keep::Window { .. } => vec![Place { reader: 0, read: 0 }],
+                    Keep::Window { .. } => vec![Place {
+                        reader: 0,
+                        read: 0,
+                        last: 0,
+                    }],
                 },
                 moves: 0,
+                reads: 0,
                 next_reader: 0,
             }),
             signal: Arc::new(Signal {
@@ -314,12 +336,16 @@ where
         }
         let full = match self.core.keep {
             Keep::All { .. } => false,
-            Keep::Window { bytes } => state.kept >= bytes,
+            // With nothing more to come but the end or trailers, there is nothing to hold back.
+            Keep::Window { bytes } => state.kept >= bytes && state.hint.upper() != Some(0),
         };
         match std::mem::replace(&mut state.source, Source::Out) {
             Source::Idle(source) if full => {
                 state.source = Source::Idle(source);
-                self.blocked = Some(state.moves);
+                self.blocked = Some(Blocked {
+                    moves: state.moves,
+                    reads: state.reads,
+                });
                 Err(Poll::Pending)
             }
             Source::Idle(source) => Ok(source),
@@ -351,8 +377,8 @@ where
     fn hand_out(&self, kept: Result<Kept, Failure>) -> Result<Frame<Bytes>, Failure> {
         let Kept { chunk, released } = kept?;
         if released.is_some() {
-            drop(released);
             self.core.signal.wake_readers(Some(self.id));
+            discard(|| drop(released));
         }
         Ok(Frame::data(chunk))
     }
@@ -378,27 +404,28 @@ where
         Some(Ok(Kept { chunk, released }))
     }
 
-    /// Whether it was last pending because the window is full: how often that had moved by then.
-    pub(crate) fn blocked(&self) -> Option<u64> {
+    /// Whether it was last pending because the window is full.
+    pub(crate) fn blocked(&self) -> Option<Blocked> {
         self.blocked
     }
 
-    /// This reader has waited long enough. If the window has not moved since it was [blocked](Self::blocked), those who
-    /// hold it are out: their next read is [`Failure::Lagged`], and their share is let go.
-    pub(crate) fn evict(&mut self) {
-        let Some(moves) = self.blocked.take() else {
-            return;
+    /// This reader has waited long enough, since `blocked`. If the window has not moved since then, whoever is behind and
+    /// has not read since then is out, however many they are: their next read is [`Failure::Lagged`], and their share is
+    /// let go.
+    pub(crate) fn evict(&mut self, blocked: Blocked) {
+        let released = {
+            let mut state = lock(&self.core.state);
+            if state.moves != blocked.moves {
+                return;
+            }
+            let head = state.pulled;
+            state
+                .places
+                .retain(|place| place.read >= head || place.last > blocked.reads);
+            state.release()
         };
-        let mut state = lock(&self.core.state);
-        if state.moves != moves {
-            return;
-        }
-        let held = state.chunks.front().map_or(0, Chunk::end);
-        state.places.retain(|place| place.read >= held);
-        let released = state.release();
-        drop(state);
-        drop(released);
         self.core.signal.wake_readers(Some(self.id));
+        discard(|| drop(released));
     }
 
     /// ## Out => (Idle | Ended | Failed)
@@ -413,8 +440,16 @@ where
         wakes: u64,
     ) -> Progress {
         let core = &*self.core;
+        let polled = polled.map(|answer| Answer {
+            frame: answer
+                .frame
+                .map_err(|error| Failure::Source(Arc::new(error.into()))),
+            hint: answer.hint,
+            ended: answer.ended,
+        });
         let mut source = Some(source);
         let mut dropped = VecDeque::new();
+        let mut unwanted = Vec::new();
         let mut progress = Progress::Some;
         {
             let mut state = lock(&core.state);
@@ -426,14 +461,14 @@ where
                             progress = Progress::None;
                             None
                         }
-                        Poll::Ready(Some(Ok(frame))) => state.keep(frame, polled.ended, core).err(),
+                        Poll::Ready(Some(Ok(frame))) => {
+                            state.keep(frame, polled.ended, core, &mut unwanted).err()
+                        }
                         Poll::Ready(None) => {
                             state.end(core);
                             None
                         }
-                        Poll::Ready(Some(Err(error))) => {
-                            Some(Failure::Source(Arc::new(error.into())))
-                        }
+                        Poll::Ready(Some(Err(failure))) => Some(failure),
                     }
                 }
                 Err(_) => Some(Failure::Panicked),
@@ -449,10 +484,11 @@ where
                 state.source = Source::Idle(source.take().expect("put back once"));
             }
         }
-        drop((source, dropped));
         if progress == Progress::Some || core.signal.wakes() != wakes {
             core.signal.wake_readers(Some(self.id));
         }
+        // Last, and guarded: what is dropped is not ours, and the others have been told by now.
+        discard(|| drop((source, dropped, unwanted)));
         progress
     }
 
@@ -493,15 +529,23 @@ struct Kept {
 
 impl<B> State<B> {
     /// Keeps a frame of the source; after its last one, the source has ended and need not be asked.
-    fn keep(&mut self, frame: Frame<Bytes>, last: bool, core: &Core<B>) -> Result<(), Failure> {
+    /// What is not kept of it goes to `unwanted`, to be dropped outside the lock.
+    fn keep(
+        &mut self,
+        frame: Frame<Bytes>,
+        last: bool,
+        core: &Core<B>,
+        unwanted: &mut Vec<Bytes>,
+    ) -> Result<(), Failure> {
         match frame.into_data() {
             Ok(chunk) => {
                 if let Keep::All { limit } = core.keep {
                     if chunk.len() as u64 > limit - self.kept {
+                        unwanted.push(chunk);
                         return Err(Failure::TooLarge { limit });
                     }
                 }
-                self.push(chunk);
+                self.push(chunk, unwanted);
                 if last {
                     self.end(core);
                 }
@@ -518,10 +562,11 @@ impl<B> State<B> {
 
     /// A chunk is kept as it came. But of a source that drips, what is kept would be many times its bytes: beyond so many
     /// chunks, small ones are joined.
-    fn push(&mut self, chunk: Bytes) {
+    fn push(&mut self, chunk: Bytes, unwanted: &mut Vec<Bytes>) {
         const MANY: usize = 64;
         const SMALL: usize = 512;
         if chunk.is_empty() {
+            unwanted.push(chunk);
             return;
         }
         let start = self.pulled;
@@ -530,7 +575,8 @@ impl<B> State<B> {
         let many = self.chunks.len() >= MANY;
         match self.chunks.back_mut() {
             Some(last) if many && last.bytes.len() + chunk.len() <= SMALL => {
-                last.bytes = [&last.bytes[..], &chunk[..]].concat().into();
+                let joined = [&last.bytes[..], &chunk[..]].concat().into();
+                unwanted.extend([std::mem::replace(&mut last.bytes, joined), chunk]);
             }
             _ => self.chunks.push_back(Chunk {
                 start,
@@ -601,9 +647,11 @@ impl<B> Clone for Reader<B> {
             state.next_reader += 1;
             let id = state.next_reader;
             if state.places.iter().any(|place| place.reader == self.id) {
+                let state = &mut *state;
                 state.places.push(Place {
                     reader: id,
                     read: self.read,
+                    last: state.reads,
                 });
             }
             id
@@ -632,8 +680,8 @@ impl<B> Drop for Reader<B> {
                 state.release()
             };
             if released.is_some() {
-                drop(released);
                 self.core.signal.wake_readers(None);
+                discard(|| drop(released));
             }
         }
     }

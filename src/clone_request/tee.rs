@@ -10,10 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::core::{Failure, Keep, Reader, Rest, Signal};
+use super::core::{Blocked, Failure, Keep, Reader, Rest, Signal};
 use crate::body::BoxBody;
 use crate::deadline::{Deadline, Timer};
-use crate::error::{BoxError, ClientFault};
+use crate::error::{BoxError, ClientFault, cause_ref};
 
 /// A request body with any number of concurrent readers: one source, and no byte copied, unless it comes in so
 /// many small frames that they have to be joined.
@@ -28,8 +28,10 @@ use crate::error::{BoxError, ClientFault};
 ///
 /// With [`stream`](Self::stream), what the slowest reader has not read yet, of which there is a window. A reader that needs
 /// more than that waits for the slowest; one that holds the window for `stall` while another waits is out, with
-/// [`TeeError::is_lagged`], and the others go on. It makes no difference why it holds it: that it is slow, was polled once
-/// and never again, was cloned and never started. So every reader gets on or fails in a bounded time.
+/// [`TeeError::is_lagged`], and the others go on. It makes no difference why it holds it: that it was polled once and never
+/// again, was cloned and never started, or is stuck. However many have stopped, they cost the others one `stall`, or two if
+/// some stopped level with the fastest. A reader that reads *something* within `stall` stays, and sets the pace for all: if
+/// that is too slow, give its branch a timeout.
 ///
 /// # Errors
 ///
@@ -69,8 +71,8 @@ enum Kind {
 /// A reader's patience with those that hold the window.
 struct Stall {
     limit: Duration,
-    /// Armed while the reader is blocked: for how often the window had moved, and until when.
-    timer: Option<(u64, Timer)>,
+    /// Armed while the reader is blocked: since when, and until when.
+    timer: Option<(Blocked, Timer)>,
 }
 
 impl Stall {
@@ -78,16 +80,13 @@ impl Stall {
         Self { limit, timer: None }
     }
 
-    /// Ready once the window has stood still for the limit.
-    fn poll(&mut self, moves: u64, cx: &mut Context<'_>) -> Poll<()> {
-        let timer = match &mut self.timer {
-            Some((since, timer)) if *since == moves => timer,
-            stale => {
-                let timer = Timer::new(Deadline::after(self.limit));
-                &mut stale.insert((moves, timer)).1
-            }
+    /// Ready once the window has stood still for the limit, with what there was to see when it began to.
+    fn poll(&mut self, blocked: Blocked, cx: &mut Context<'_>) -> Poll<Blocked> {
+        let (since, timer) = match &mut self.timer {
+            Some(armed) if armed.0.moves == blocked.moves => armed,
+            stale => stale.insert((blocked, Timer::new(Deadline::after(self.limit)))),
         };
-        timer.poll(cx)
+        timer.poll(cx).map(|()| *since)
     }
 }
 
@@ -108,7 +107,7 @@ impl TeeBody {
     ///
     /// # Panics
     ///
-    /// If `window` is zero.
+    /// If `window` is zero. A reader that has to wait panics outside a Tokio runtime with a timer.
     #[track_caller]
     pub fn stream<B>(body: B, window: u64, stall: Duration) -> Self
     where
@@ -242,7 +241,10 @@ impl Body for TeeBody {
         match &self.kind {
             Kind::Empty => true,
             Kind::One(_) => false,
-            Kind::Reader { reader, .. } => reader.is_end_stream(),
+            Kind::Reader { reader, .. } => match reader.rest() {
+                Some(rest) => matches!(rest, Rest::Empty),
+                None => reader.is_end_stream(),
+            },
         }
     }
 
@@ -250,7 +252,11 @@ impl Body for TeeBody {
         match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::One(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Reader { reader, .. } => reader.size_hint(),
+            Kind::Reader { reader, .. } => match reader.rest() {
+                Some(Rest::Empty) => SizeHint::with_exact(0),
+                Some(Rest::One(bytes)) => SizeHint::with_exact(bytes.len() as u64),
+                None => reader.size_hint(),
+            },
         }
     }
 }
@@ -269,11 +275,13 @@ fn poll_reader(
             stall.timer = None;
             return polled;
         }
-        let Some(moves) = reader.blocked() else {
+        let Some(blocked) = reader.blocked() else {
+            stall.timer = None;
             return Poll::Pending;
         };
-        ready!(stall.poll(moves, cx));
-        reader.evict();
+        let since = ready!(stall.poll(blocked, cx));
+        stall.timer = None;
+        reader.evict(since);
     }
 }
 
@@ -292,8 +300,21 @@ impl TeeError {
         let unreadable = || ClientFault::bad_request("the request body could not be read");
         let fault = match &failure {
             Failure::TooLarge { limit } => Some(ClientFault::too_large(*limit)),
-            Failure::Source(_) | Failure::Panicked => Some(unreadable()),
+            Failure::Panicked => Some(unreadable()),
             Failure::Lagged => None,
+            Failure::Source(cause) => {
+                let cause: &(dyn Error + 'static) = cause.as_ref().as_ref();
+                // A tee of a tee: what happened to the outer one has happened to this one.
+                if let Some(outer) = cause_ref::<Self>(cause) {
+                    return outer.clone();
+                }
+                let limited = cause_ref::<http_body_util::LengthLimitError>(cause).map(|_| {
+                    let status = http::StatusCode::PAYLOAD_TOO_LARGE;
+                    ClientFault::new(status, "the request body is too large")
+                });
+                let known = limited.or_else(|| cause_ref::<ClientFault>(cause).cloned());
+                Some(known.unwrap_or_else(unreadable))
+            }
         };
         Self { failure, fault }
     }

@@ -71,6 +71,7 @@ where
         loop {
             let batch = next_batch(&mut gather, outcome_index).await;
             if batch.is_empty() {
+                discard(first);
                 return nobody(&ledger);
             }
             for outcome in batch {
@@ -94,6 +95,7 @@ where
             }
             if let Some(problem) = ledger.early() {
                 drop(gather);
+                discard(first);
                 return answer(problem);
             }
             // A branch that will turn out to be skipped counts as asked until it does, and as one that may still succeed.
