@@ -7,18 +7,22 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use bytes::Bytes;
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use libfuzzer_sys::fuzz_target;
 use watershed::clone_request::TeeBody;
 
 #[derive(Debug, Arbitrary)]
 struct Input {
     frames: Vec<Event>,
+    /// Whether the source says how much is to come, and when it is at its end.
+    tells: bool,
     keep: Keep,
     steps: Vec<Step>,
 }
@@ -50,9 +54,27 @@ enum Step {
 
 struct Source {
     events: VecDeque<Event>,
-    /// The next byte of the upload.
-    next: u8,
+    tells: bool,
+    /// How many bytes it has given.
+    given: Arc<AtomicU32>,
     over: bool,
+}
+
+impl Source {
+    /// The byte at a place of the upload.
+    fn byte(at: u32) -> u8 {
+        (at % 251) as u8
+    }
+
+    /// The bytes that come before its end, be it a good or a bad one.
+    fn left(&self) -> u64 {
+        let data = self.events.iter().map_while(|event| match event {
+            Event::Data(len) => Some(u64::from(*len)),
+            Event::Pending => Some(0),
+            Event::Trailers | Event::Error => None,
+        });
+        data.sum()
+    }
 }
 
 impl Body for Source {
@@ -66,10 +88,8 @@ impl Body for Source {
         assert!(!self.over, "polled after its end");
         match self.events.pop_front() {
             Some(Event::Data(len)) => {
-                let data = (0..len)
-                    .map(|at| self.next.wrapping_add(at))
-                    .collect::<Vec<_>>();
-                self.next = self.next.wrapping_add(len);
+                let start = self.given.fetch_add(len.into(), Ordering::Relaxed);
+                let data: Vec<u8> = (start..start + u32::from(len)).map(Self::byte).collect();
                 Poll::Ready(Some(Ok(Frame::data(data.into()))))
             }
             Some(Event::Pending) => {
@@ -90,20 +110,33 @@ impl Body for Source {
             }
         }
     }
+
+    fn is_end_stream(&self) -> bool {
+        self.over || (self.tells && self.events.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.tells {
+            true => SizeHint::with_exact(self.left()),
+            false => SizeHint::default(),
+        }
+    }
 }
 
 /// A reader, the byte that comes next, and whether it has ended.
 #[derive(Clone)]
 struct Reader {
     body: TeeBody,
-    next: u8,
+    next: u32,
     ended: bool,
+    given: Arc<AtomicU32>,
 }
 
 impl Reader {
     fn poll(&mut self) -> Poll<()> {
         let hint = self.body.size_hint();
         assert!(hint.upper().is_none_or(|upper| upper >= hint.lower()));
+        let was_at_end = self.body.is_end_stream();
         let mut cx = Context::from_waker(Waker::noop());
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(&mut cx) else {
             assert!(!self.ended, "pending after its end");
@@ -111,11 +144,16 @@ impl Reader {
         };
         match frame {
             Some(Ok(frame)) => {
+                assert!(!was_at_end, "a frame behind the announced end");
                 assert!(!self.ended, "a frame after its end");
                 if let Ok(data) = frame.into_data() {
                     for byte in data {
-                        assert_eq!(byte, self.next, "a byte of another place");
-                        self.next = self.next.wrapping_add(1);
+                        assert_eq!(byte, Source::byte(self.next), "a byte of another place");
+                        self.next += 1;
+                        assert!(
+                            self.next <= self.given.load(Ordering::Relaxed),
+                            "a byte too many"
+                        );
                     }
                 }
             }
@@ -123,7 +161,12 @@ impl Reader {
                 assert!(!self.ended, "an error after its end");
                 self.ended = true;
             }
-            None => self.ended = true,
+            None => {
+                // Whoever has ended well has read all that there was.
+                let given = self.given.load(Ordering::Relaxed);
+                assert!(self.ended || self.next == given, "a clean end, too early");
+                self.ended = true;
+            }
         }
         Poll::Ready(())
     }
@@ -138,9 +181,11 @@ fuzz_target!(|input: Input| {
         .build()
         .expect("a runtime");
     runtime.block_on(async {
+        let given = Arc::new(AtomicU32::new(0));
         let source = Source {
             events: input.frames.into(),
-            next: 0,
+            tells: input.tells,
+            given: Arc::clone(&given),
             over: false,
         };
         let body = match input.keep {
@@ -151,6 +196,7 @@ fuzz_target!(|input: Input| {
             body,
             next: 0,
             ended: false,
+            given,
         }];
         let mut forgotten = Vec::new();
         for step in input.steps {
