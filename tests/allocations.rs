@@ -1,13 +1,17 @@
-//! What a fan-out allocates. A binary of its own: the counter sees every thread.
+//! What a fan-out, and a reader of a body, allocate. A binary of its own: the counter sees every thread.
 
 use std::alloc::System;
 use std::convert::Infallible;
 use std::future::{Future, Ready, poll_fn, ready};
 use std::pin::{Pin, pin};
+use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tower::Service;
+use watershed::clone_request::TeeBody;
 use watershed::fanout::FanOut;
 use watershed::outcome::Branch;
 
@@ -64,8 +68,36 @@ where
     })
 }
 
+/// The counter sees every thread: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// An empty body and one of a single frame: a reader more costs nothing.
+#[test]
+fn a_reader_of_a_short_body_allocates_nothing() {
+    let _alone = ALONE.lock();
+    let read = |text: &'static str, readers: usize| {
+        let first = TeeBody::new(Full::new(Bytes::from_static(text.as_bytes())), 1024);
+        let mut bodies = Vec::with_capacity(readers);
+        let region = Region::new(ALLOCATOR);
+        bodies.extend((1..readers).map(|_| first.clone()));
+        assert_eq!(region.change().allocations, 0, "clones of {text:?}");
+        bodies.push(first);
+        for mut body in bodies {
+            run(async {
+                while let Some(frame) = body.frame().await {
+                    assert_eq!(frame.expect("whole").into_data().expect("data"), text);
+                }
+            });
+        }
+        region.change().allocations
+    };
+    assert_eq!(read("", 8), 0);
+    assert_eq!(read("one frame", 8), read("one frame", 1));
+}
+
 #[test]
 fn a_steady_stream_of_calls_allocates_one_slab_for_every_eight_branches() {
+    let _alone = ALONE.lock();
     for (branches, slabs) in [(1, 1), (3, 1), (8, 1), (9, 2), (32, 4), (64, 8)] {
         let names = (0..branches).map(|index| Branch::new(index.to_string(), Echo));
         let mut fan_out = FanOut::new(names);

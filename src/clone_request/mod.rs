@@ -91,6 +91,14 @@
 //! # });
 //! ```
 //!
+//! # Differences from a replay buffer
+//!
+//! Retry layers that keep the body of the first attempt (linkerd's `ReplayBody` is the best of them) have one reader at a time:
+//! a second that is polled while the first lives is a panic there, and a hedge or a fan-out can't use it. Here any number read
+//! at once, each from where it was cloned, and one that is dropped half-way changes nothing for the others. The price is one
+//! limit for all: a body larger than it fails the first attempt as well, where a replay buffer would only give up the replay.
+//! To let such bodies pass, [`stream`](CloneRequestLayer::stream) them.
+//!
 //! # Limits
 //!
 //! A body is kept whole, up to [`limit`](CloneRequestLayer::limit) bytes (default 1 MiB). One that announces more is
