@@ -2097,6 +2097,32 @@ mod parts {
             assert_eq!(ask(&service, get("/")).await.body, "body");
         }
     }
+
+    /// A merge of a user's own.
+    #[tokio::test]
+    async fn a_panic_while_it_prepares_the_request_is_answered() {
+        struct Careless;
+
+        impl<G: Send> watershed::merge::Merge<G> for Careless {
+            type Body = Full<Bytes>;
+
+            fn prepare(&self, _: &mut Method, _: &mut http::HeaderMap) {
+                panic!("s3cret");
+            }
+
+            async fn merge(
+                &self,
+                _: watershed::merge::MergeContext,
+                _: G,
+            ) -> Response<Full<Bytes>> {
+                Response::new(Full::default())
+            }
+        }
+
+        let answer = ask(&merged(Careless, [optional("x", a())]), get("/")).await;
+        answer.assert_problem(500);
+        assert!(!answer.complete() && !answer.body.contains("s3cret"));
+    }
 }
 
 mod passing {

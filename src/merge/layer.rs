@@ -2,11 +2,11 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::{Future, poll_fn, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{self, Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -247,7 +247,12 @@ where
         };
         let mut asked = request.method().clone();
         let mut headers = std::mem::take(request.headers_mut());
-        self.layer.merge.prepare(&mut asked, &mut headers);
+        let prepare = || self.layer.merge.prepare(&mut asked, &mut headers);
+        if catch_unwind(AssertUnwindSafe(prepare)).is_err() {
+            return MergeFuture {
+                inner: Some(Box::pin(ready(unmergeable()))),
+            };
+        }
         withhold(&mut headers, request.extensions_mut());
         *request.headers_mut() = headers;
         *request.method_mut() = asked;
@@ -322,6 +327,13 @@ fn refused(error: &BoxError) -> Problem {
     }
 }
 
+/// The answer when the merge itself has panicked.
+fn unmergeable<B>() -> Response<ResponseBody<B>> {
+    let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR);
+    let problem = problem.detail("the answers could not be merged");
+    marked(problem.into_response().map(ResponseBody::own))
+}
+
 /// Every merged answer says whether it is complete.
 fn marked<B>(mut response: Response<B>) -> Response<B> {
     if response.extensions().get::<Completeness>().is_none() {
@@ -365,12 +377,8 @@ impl<B> Future for MergeFuture<B> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let inner = self.inner.as_mut().expect("polled after it had finished");
         let response = match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))) {
-            Ok(polled) => ready!(polled),
-            Err(_) => {
-                let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR);
-                let problem = problem.detail("the answers could not be merged");
-                marked(problem.into_response().map(ResponseBody::own))
-            }
+            Ok(polled) => task::ready!(polled),
+            Err(_) => unmergeable(),
         };
         let finished = self.inner.take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(finished)));
