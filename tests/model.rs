@@ -23,7 +23,7 @@ mod sync {
 #[path = "../src/outcome/wake.rs"]
 mod wake;
 
-#[path = "../src/clone_request/core.rs"]
+#[path = "../src/clone_request/core/mod.rs"]
 mod tee;
 
 use std::sync::Arc;

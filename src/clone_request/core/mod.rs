@@ -14,13 +14,19 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::sync::{Mutex, lock};
+
+mod signal;
+mod state;
+
+pub(crate) use signal::Signal;
+use signal::discard;
+use state::{Chunk, Place, Source, State};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -46,93 +52,6 @@ pub(crate) enum Keep {
     Window { bytes: u64 },
 }
 
-/// The readers that wait, and the failure once there is one. The source holds this as its waker: it must not own the
-/// source, or the two would keep each other alive.
-#[derive(Debug)]
-pub(crate) struct Signal {
-    inner: Mutex<Waiting>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    readers: Vec<(u64, Waker)>,
-    /// Counts wake-ups, to see one that came while the source was being polled.
-    wakes: u64,
-    failure: Option<Failure>,
-}
-
-impl Signal {
-    /// Wakers are cloned and dropped outside the lock: both run code that is not ours.
-    fn register(&self, reader: u64, waker: &Waker) {
-        let known = |readers: &[(u64, Waker)]| readers.iter().position(|(id, _)| *id == reader);
-        {
-            let waiting = lock(&self.inner);
-            let registered = known(&waiting.readers).map(|place| &waiting.readers[place].1);
-            if registered.is_some_and(|registered| registered.will_wake(waker)) {
-                return;
-            }
-        }
-        let waker = waker.clone();
-        let mut waiting = lock(&self.inner);
-        let replaced = match known(&waiting.readers) {
-            Some(place) => Some(std::mem::replace(&mut waiting.readers[place].1, waker)),
-            None => {
-                waiting.readers.push((reader, waker));
-                None
-            }
-        };
-        drop(waiting);
-        drop(replaced);
-    }
-
-    fn forget(&self, reader: u64) {
-        let mut waiting = lock(&self.inner);
-        let place = waiting.readers.iter().position(|(id, _)| *id == reader);
-        let forgotten = place.map(|place| waiting.readers.swap_remove(place));
-        drop(waiting);
-        drop(forgotten);
-    }
-
-    fn wakes(&self) -> u64 {
-        lock(&self.inner).wakes
-    }
-
-    /// Wakes every reader that waits, but for `except`, who knows already.
-    fn wake_readers(&self, except: Option<u64>) {
-        let readers = {
-            let mut waiting = lock(&self.inner);
-            waiting.wakes += 1;
-            std::mem::take(&mut waiting.readers)
-        };
-        for (reader, waker) in readers {
-            if Some(reader) != except {
-                // One that panics must not keep the others from being woken.
-                discard(|| waker.wake());
-            }
-        }
-    }
-
-    /// Why the source failed, if it has: whoever read it, and whether or not they said so.
-    pub(crate) fn failure(&self) -> Option<Failure> {
-        lock(&self.inner).failure.clone()
-    }
-}
-
-/// Runs code that is not ours, and of whose panic nobody else must suffer.
-fn discard(foreign: impl FnOnce()) {
-    let _ = catch_unwind(AssertUnwindSafe(foreign));
-}
-
-impl Wake for Signal {
-    fn wake(self: Arc<Self>) {
-        self.wake_readers(None);
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.wake_readers(None);
-    }
-}
-
 /// What the readers share.
 #[derive(Debug)]
 pub(crate) struct Core<B> {
@@ -143,65 +62,11 @@ pub(crate) struct Core<B> {
     short: OnceLock<Option<Bytes>>,
 }
 
-#[derive(Debug)]
-struct State<B> {
-    source: Source<B>,
-    /// What is kept of the stream, in order and without a gap.
-    chunks: VecDeque<Chunk>,
-    /// The bytes in `chunks`.
-    kept: u64,
-    /// The bytes that the source has given.
-    pulled: u64,
-    /// What the source expects still to come, as it last said.
-    hint: SizeHint,
-    /// With a window: where each reader stands.
-    places: Vec<Place>,
-    /// Counts how often the window has moved.
-    moves: u64,
-    /// Counts the reads of all readers.
-    reads: u64,
-    next_reader: u64,
-}
-
-#[derive(Debug)]
-struct Chunk {
-    /// Where it stands in the stream.
-    start: u64,
-    bytes: Bytes,
-}
-
-impl Chunk {
-    fn end(&self) -> u64 {
-        self.start + self.bytes.len() as u64
-    }
-}
-
-#[derive(Debug)]
-struct Place {
-    reader: u64,
-    /// The bytes that it has read.
-    read: u64,
-    /// The number of its last read.
-    last: u64,
-}
-
 /// That a reader waits for the window: how often that had moved by then, and how many reads there had been.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Blocked {
     pub(crate) moves: u64,
     pub(crate) reads: u64,
-}
-
-#[derive(Debug)]
-enum Source<B> {
-    /// Nobody polls it.
-    Idle(B),
-    /// A reader has it and polls it.
-    Out,
-    /// It has ended well.
-    Ended { trailers: Option<HeaderMap> },
-    /// It has not.
-    Failed(Failure),
 }
 
 /// A reader.
@@ -254,13 +119,7 @@ where
                 reads: 0,
                 next_reader: 0,
             }),
-            signal: Arc::new(Signal {
-                inner: Mutex::new(Waiting {
-                    readers: Vec::new(),
-                    wakes: 0,
-                    failure: None,
-                }),
-            }),
+            signal: Arc::new(Signal::new()),
             keep,
             short: OnceLock::new(),
         };
@@ -474,7 +333,7 @@ where
                 Err(_) => Some(Failure::Panicked),
             };
             if let Some(failure) = failure {
-                lock(&core.signal.inner).failure = Some(failure.clone());
+                core.signal.fail(failure.clone());
                 // Nobody gets any further: what was kept is of no use.
                 dropped = std::mem::take(&mut state.chunks);
                 state.kept = 0;
@@ -525,100 +384,6 @@ where
 struct Kept {
     chunk: Bytes,
     released: Option<VecDeque<Chunk>>,
-}
-
-impl<B> State<B> {
-    /// Keeps a frame of the source; after its last one, the source has ended and need not be asked.
-    /// What is not kept of it goes to `unwanted`, to be dropped outside the lock.
-    fn keep(
-        &mut self,
-        frame: Frame<Bytes>,
-        last: bool,
-        core: &Core<B>,
-        unwanted: &mut Vec<Bytes>,
-    ) -> Result<(), Failure> {
-        match frame.into_data() {
-            Ok(chunk) => {
-                if let Keep::All { limit } = core.keep {
-                    if chunk.len() as u64 > limit - self.kept {
-                        unwanted.push(chunk);
-                        return Err(Failure::TooLarge { limit });
-                    }
-                }
-                self.push(chunk, unwanted);
-                if last {
-                    self.end(core);
-                }
-            }
-            // Trailers are the last frame; what else a frame may be, no reader could ask for.
-            Err(frame) => {
-                self.source = Source::Ended {
-                    trailers: frame.into_trailers().ok(),
-                };
-            }
-        }
-        Ok(())
-    }
-
-    /// A chunk is kept as it came. But of a source that drips, what is kept would be many times its bytes: beyond so many
-    /// chunks, small ones are joined.
-    fn push(&mut self, chunk: Bytes, unwanted: &mut Vec<Bytes>) {
-        const MANY: usize = 64;
-        const SMALL: usize = 512;
-        if chunk.is_empty() {
-            unwanted.push(chunk);
-            return;
-        }
-        let start = self.pulled;
-        self.kept += chunk.len() as u64;
-        self.pulled += chunk.len() as u64;
-        let many = self.chunks.len() >= MANY;
-        match self.chunks.back_mut() {
-            Some(last) if many && last.bytes.len() + chunk.len() <= SMALL => {
-                let joined = [&last.bytes[..], &chunk[..]].concat().into();
-                unwanted.extend([std::mem::replace(&mut last.bytes, joined), chunk]);
-            }
-            _ => self.chunks.push_back(Chunk {
-                start,
-                bytes: chunk,
-            }),
-        }
-    }
-
-    fn end(&mut self, core: &Core<B>) {
-        self.source = Source::Ended { trailers: None };
-        if self.kept == self.pulled && self.chunks.len() <= 1 {
-            let only = self.chunks.front().map(|chunk| chunk.bytes.clone());
-            let _ = core.short.set(only);
-        }
-    }
-
-    /// A reader has moved on. Returns what nobody needs any more, to be dropped outside the lock.
-    fn stand(&mut self, reader: u64, read: u64) -> Option<VecDeque<Chunk>> {
-        let held = self.chunks.front().map_or(0, Chunk::end);
-        let place = self
-            .places
-            .iter_mut()
-            .find(|place| place.reader == reader)?;
-        let was = std::mem::replace(&mut place.read, read);
-        if was < held { self.release() } else { None }
-    }
-
-    /// Moves the window up to the slowest reader.
-    fn release(&mut self) -> Option<VecDeque<Chunk>> {
-        let slowest = self.places.iter().map(|place| place.read).min();
-        let slowest = slowest.unwrap_or(self.pulled);
-        let gone = self.chunks.partition_point(|chunk| chunk.end() <= slowest);
-        if gone == 0 {
-            return None;
-        }
-        let kept = self.chunks.split_off(gone);
-        let released = std::mem::replace(&mut self.chunks, kept);
-        let bytes = released.iter().map(|chunk| chunk.bytes.len() as u64);
-        self.kept -= bytes.sum::<u64>();
-        self.moves += 1;
-        Some(released)
-    }
 }
 
 type Polled<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
