@@ -206,6 +206,26 @@ mod head {
         assert_eq!(seen.body().size_hint().exact(), Some(4));
     }
 
+    // B07
+    #[tokio::test]
+    async fn the_caller_can_not_have_a_protected_field_removed() {
+        let user = HeaderName::from_static("x-auth-user");
+        let request = Request::get("/")
+            .header("connection", "X-Auth-User, x-hop, host, content-type")
+            .header("x-auth-user", "7")
+            .header("x-hop", "1")
+            .header("host", "a.test")
+            .header("content-type", "text/plain")
+            .body(Empty::new())
+            .unwrap();
+        let policy = HeadPolicy::end_to_end().protect([user]);
+        let seen = behind(CloneRequestLayer::new().head(policy), request).await;
+        assert_eq!(
+            names(seen.headers()),
+            ["content-type", "host", "x-auth-user"]
+        );
+    }
+
     #[tokio::test]
     async fn an_allow_list_keeps_its_fields_and_the_content_type() {
         let request = || {

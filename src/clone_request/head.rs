@@ -7,7 +7,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use http::{Extensions, HeaderMap};
 
 use crate::deadline::Deadline;
-use crate::fields::{strip_hop_by_hop, strip_trailers};
+use crate::fields::{HeldTrailers, strip_hop_by_hop, strip_trailers};
 use crate::params::{PathParams, Peer};
 
 /// Which header fields and extensions of a request are cloned.
@@ -34,6 +34,7 @@ use crate::params::{PathParams, Peer};
 #[derive(Clone)]
 pub struct HeadPolicy {
     fields: Fields,
+    protected: Arc<[HeaderName]>,
     extensions: Arc<[MoveExtension]>,
 }
 
@@ -61,6 +62,7 @@ impl HeadPolicy {
     pub fn end_to_end() -> Self {
         Self {
             fields: Fields::EndToEnd,
+            protected: Arc::new([]),
             extensions: Arc::new([
                 move_extension::<Deadline>,
                 move_extension::<PathParams>,
@@ -77,6 +79,16 @@ impl HeadPolicy {
         }
     }
 
+    /// The caller can't have these fields removed by naming them in a `Connection` line (RFC 9110 §7.6.1): for what a layer
+    /// outside has set, such as who the caller is. Behind a [`ProxyHeadersLayer`](crate::proxy_headers::ProxyHeadersLayer)
+    /// that stands outside of that layer, no such line is left.
+    #[must_use]
+    pub fn protect(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        let known = self.protected.iter().cloned();
+        self.protected = known.chain(names).collect();
+        self
+    }
+
     /// Keeps the extension `T` as well. Every branch gets its own clone; what that clone shares with the others is up to
     /// `T`.
     #[must_use]
@@ -86,8 +98,15 @@ impl HeadPolicy {
         self
     }
 
-    /// Applies the policy to the trailers of the request's body.
-    pub(super) fn apply_to_trailers(&self, trailers: &mut HeaderMap) {
+    /// Holds the trailers of the request's body to the policy.
+    pub(super) fn hold<B>(&self, body: B) -> HeldTrailers<B, impl FnMut(&mut HeaderMap) + use<B>> {
+        let policy = self.clone();
+        HeldTrailers::new(body, move |trailers: &mut HeaderMap| {
+            policy.apply_to_trailers(trailers);
+        })
+    }
+
+    fn apply_to_trailers(&self, trailers: &mut HeaderMap) {
         strip_trailers(trailers);
         if let Fields::Allowed(names) = &self.fields {
             let left: Vec<HeaderName> = trailers.keys().cloned().collect();
@@ -98,7 +117,7 @@ impl HeadPolicy {
     }
 
     pub(super) fn apply(&self, headers: &mut HeaderMap, extensions: &mut Extensions) {
-        strip_hop_by_hop(headers);
+        strip_hop_by_hop(headers, &self.protected);
         headers.remove(CONTENT_LENGTH);
         if let Fields::Allowed(names) = &self.fields {
             let mut allowed = HeaderMap::new();
@@ -133,6 +152,7 @@ impl fmt::Debug for HeadPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HeadPolicy")
             .field("fields", &self.fields)
+            .field("protected", &self.protected)
             .field("extensions", &self.extensions.len())
             .finish()
     }

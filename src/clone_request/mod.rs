@@ -115,7 +115,6 @@ mod core;
 mod head;
 mod service;
 mod tee;
-mod trailers;
 
 pub use head::HeadPolicy;
 pub use service::{CloneRequest, CloneRequestFuture, CloneRequestLayer};

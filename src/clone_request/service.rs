@@ -11,7 +11,6 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::trailers::PolicyBody;
 use super::{HeadPolicy, TeeBody};
 use crate::body::ResponseBody;
 use crate::error::{BoxError, ClientFault};
@@ -154,10 +153,8 @@ where
         let mut extensions = std::mem::take(request.extensions_mut());
         head.apply(request.headers_mut(), &mut extensions);
         let mut request = request.map(|body| match *policy {
-            BodyPolicy::Keep { limit } => TeeBody::new(PolicyBody::new(body, head.clone()), limit),
-            BodyPolicy::Stream { window, stall } => {
-                TeeBody::stream(PolicyBody::new(body, head.clone()), window, stall)
-            }
+            BodyPolicy::Keep { limit } => TeeBody::new(head.hold(body), limit),
+            BodyPolicy::Stream { window, stall } => TeeBody::stream(head.hold(body), window, stall),
         });
         if let Some(watch) = request.body().watch() {
             extensions.insert(watch);

@@ -154,7 +154,7 @@ pub(super) fn winner<B>(
         return answer(fault.to_problem());
     }
     let completeness = Completeness::of(&response);
-    strip_hop_by_hop(response.headers_mut());
+    strip_hop_by_hop(response.headers_mut(), &[]);
     // The version is the branch's hop's.
     *response.version_mut() = Version::default();
     completeness.mark(&mut response);

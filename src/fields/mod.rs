@@ -1,0 +1,164 @@
+//! Header fields that belong to one connection and not to the message.
+
+mod credentials;
+mod trailers;
+
+use http::HeaderMap;
+use http::header::{self, HeaderName, HeaderValue};
+
+pub(crate) use credentials::{drop_credentials, restore, withhold};
+pub(crate) use trailers::{HeldTrailers, strip_trailers};
+
+/// The fields that concern one connection only (RFC 9110 §7.6.1), and those of a proxy's own (§11.7).
+const HOP_BY_HOP: [HeaderName; 10] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("http2-settings"),
+    header::PROXY_AUTHENTICATE,
+    HeaderName::from_static("proxy-authentication-info"),
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// The fields that are for all recipients of a message: no sender may nominate them (RFC 9110 §7.6.1), and who does wants
+/// the next hop to read another message than we do.
+const FOR_ALL: [HeaderName; 10] = [
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::DATE,
+    header::EXPIRES,
+    header::HOST,
+    header::SET_COOKIE,
+    header::VARY,
+];
+
+/// Removes the fields that concern one connection only: the known ones, and those that any `Connection` line nominates.
+///
+/// Nobody can nominate a `protected` field away, nor one that every recipient of the message needs.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, protected: &[HeaderName]) {
+    if headers.contains_key(header::CONNECTION) {
+        let nominated: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+            .filter_map(|name| HeaderName::from_bytes(name).ok())
+            .filter(|name| !FOR_ALL.contains(name) && !protected.contains(name))
+            .collect();
+        for name in nominated {
+            headers.remove(name);
+        }
+    }
+    // Where both say how long the body is, the coding is right (RFC 9112 §6.3).
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// The elements of all lines of a field that is a list, without the empty ones. Not for fields with quoted strings.
+pub(crate) fn tokens<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+    let lines = headers.get_all(name).iter();
+    let elements = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    elements
+        .map(<[u8]>::trim_ascii)
+        .filter(|element| !element.is_empty())
+}
+
+/// Whether a field is one by which a proxy tells where a request came from, or what it was before: whoever can write it can
+/// pretend to be somebody else. Many servers take `_` for `-`.
+pub(crate) fn is_claim(name: &HeaderName) -> bool {
+    const NAMES: [&str; 13] = [
+        "cf-connecting-ip",
+        "fastly-client-ip",
+        "forwarded",
+        "true-client-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-envoy-external-address",
+        "x-forwarded",
+        "x-host",
+        "x-original-host",
+        "x-original-url",
+        "x-real-ip",
+        "x-rewrite-url",
+    ];
+    const PREFIXES: [&str; 2] = ["x-forwarded-", "x-original-forwarded-"];
+    let name = name.as_str();
+    if !name.contains('_') {
+        return NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    }
+    let name = name.replace('_', "-");
+    NAMES.contains(&&*name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The most fields in the head of a response that is passed on, and the most bytes of their names and values.
+pub(crate) const MAX_FIELDS: usize = 128;
+pub(crate) const MAX_HEAD: usize = 64 * 1024;
+
+/// Whether a head is over either of these bounds.
+pub(crate) fn is_oversized(headers: &HeaderMap, fields: usize, bytes: usize) -> bool {
+    let len = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+    headers.len() > fields || headers.iter().map(len).sum::<usize>() > bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn every_connection_line_is_honoured() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, x-one"),
+            ("connection", "X-Two , ,\u{1}"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-three", "3"),
+            ("keep-alive", "1"),
+            ("te", "trailers"),
+            ("proxy-authorization", "secret"),
+        ] {
+            let value = HeaderValue::from_bytes(value.as_bytes());
+            if let Ok(value) = value {
+                headers.append(HeaderName::from_static(name), value);
+            }
+        }
+        headers.append("connection", HeaderValue::from_static("x-two"));
+        strip_hop_by_hop(&mut headers, &[]);
+        assert_eq!(
+            headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
+            ["x-three"]
+        );
+    }
+
+    // B07
+    #[test]
+    fn what_is_for_all_or_protected_can_not_be_nominated() {
+        const OURS: HeaderName = HeaderName::from_static("x-auth-user");
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            (
+                header::CONNECTION,
+                "host, x-auth-user, x-other, Cache-Control",
+            ),
+            (header::HOST, "a"),
+            (OURS, "7"),
+            (HeaderName::from_static("x-other"), "1"),
+            (header::CACHE_CONTROL, "no-store"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        strip_hop_by_hop(&mut headers, &[OURS]);
+        assert!(!headers.contains_key("x-other"));
+        assert_eq!(headers.len(), 3, "{headers:?}");
+    }
+}
