@@ -79,17 +79,30 @@ impl fmt::Debug for PathParams {
     }
 }
 
-/// The address that a request's connection came from, as an extension of the request.
+/// The connection that a request came by, as an extension of the request: from where, and whether over TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Peer {
     addr: SocketAddr,
+    tls: bool,
 }
 
 impl Peer {
-    /// The peer at `addr`.
+    /// The peer at `addr`, over plain TCP.
     #[must_use]
     pub fn new(addr: SocketAddr) -> Self {
-        Self { addr }
+        Self { addr, tls: false }
+    }
+
+    /// The same peer, over TLS.
+    #[must_use]
+    pub fn over_tls(self) -> Self {
+        Self { tls: true, ..self }
+    }
+
+    /// Whether it came over TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.tls
     }
 
     /// Its address.

@@ -1,5 +1,5 @@
-//! The gateway's flags. `--listen` and `--max-request-body` are global, wherever they stand; every other flag belongs to the
-//! nearest `--route` before it.
+//! The gateway's flags. `--listen`, `--max-request-body` and `--trusted-hops` are global, wherever they stand; every other
+//! flag belongs to the nearest `--route` before it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,6 +15,7 @@ use watershed::rewrite::UriTemplate;
 pub(crate) struct Args {
     pub(crate) listen: SocketAddr,
     pub(crate) max_request_body: u64,
+    pub(crate) trusted_hops: usize,
     pub(crate) routes: Vec<Route>,
     /// Something to try, if these are demo backends.
     pub(crate) try_path: Option<&'static str>,
@@ -72,7 +73,7 @@ fn wrong(flag: &str, value: &str, why: impl fmt::Display) -> UsageError {
 }
 
 /// Global flags, then those of a route: name, value, help.
-const FLAGS: [(&str, &str, &str); 11] = [
+const FLAGS: [(&str, &str, &str); 12] = [
     (
         "listen",
         "ADDR",
@@ -82,6 +83,11 @@ const FLAGS: [(&str, &str, &str); 11] = [
         "max-request-body",
         "SIZE",
         "the most bytes of a request's body [default: 1MiB]",
+    ),
+    (
+        "trusted-hops",
+        "COUNT",
+        "how many proxies in front of this one are believed about the client [default: 0]",
     ),
     (
         "route",
@@ -160,6 +166,7 @@ where
 
     let mut listen = Once::new("listen");
     let mut max_request_body = Once::new("max-request-body");
+    let mut trusted_hops = Once::new("trusted-hops");
     let mut routes: Vec<RouteFlags<'_>> = Vec::new();
     for (flag, value) in flags.into_values() {
         match (flag, routes.last_mut()) {
@@ -168,6 +175,10 @@ where
                 value.parse().map_err(|error| wrong(flag, value, error)),
             )?,
             ("max-request-body", _) => max_request_body.set(value, size(flag, value))?,
+            ("trusted-hops", _) => trusted_hops.set(
+                value,
+                value.parse().map_err(|error| wrong(flag, value, error)),
+            )?,
             ("route", _) => routes.push(RouteFlags::new(value)),
             (_, Some(route)) => route.flag(flag, value)?,
             (_, None) => return Err(wrong(flag, value, "there is no --route before it")),
@@ -187,6 +198,7 @@ where
             .value
             .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
         max_request_body: max_request_body.value.unwrap_or(1 << 20),
+        trusted_hops: trusted_hops.value.unwrap_or(0),
         routes: routes
             .into_iter()
             .map(RouteFlags::check)

@@ -23,11 +23,15 @@ use watershed::error::{BoxError, Problem};
 use watershed::fanout::FanOut;
 use watershed::merge::{FirstSuccess, JsonMerge, MergeLayer};
 use watershed::outcome::Branch;
+use watershed::proxy_headers::{ProxyHeadersBody, ProxyHeadersLayer, TrustedHops};
 use watershed::rewrite::{PathParams, RewriteLayer};
 use watershed::timeout::ClientTimeoutLayer;
 
 /// One route's stack, whatever it is made of.
-type Route = BoxCloneSyncService<Request<Incoming>, Response<BoxBody>, Infallible>;
+type Route = BoxCloneSyncService<Inbound, Response<BoxBody>, Infallible>;
+
+/// A request without the fields that concerned its connection only.
+type Inbound = Request<ProxyHeadersBody<Incoming>>;
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("the system has threads for us");
@@ -58,8 +62,10 @@ async fn run() -> ExitCode {
         routes.insert(path, stack).expect("checked with the flags");
     }
     let routes = Arc::new(routes);
-    let handle = move |request| handle(Arc::clone(&routes), request);
-    if let Err(error) = server::serve(args.listen, args.try_path, handle).await {
+    let gateway = ServiceBuilder::new()
+        .layer(ProxyHeadersLayer::new().trusted_hops(TrustedHops::last(args.trusted_hops)))
+        .service_fn(move |request| handle(Arc::clone(&routes), request));
+    if let Err(error) = server::serve(args.listen, args.try_path, gateway).await {
         eprintln!("gateway: --listen {}: {error}", args.listen);
         return ExitCode::FAILURE;
     }
@@ -111,7 +117,7 @@ fn route(args: args::Route, max_request_body: u64, client: &Client<TeeBody>) -> 
 /// One type for the stacks of all merges.
 fn erase<S, B>(stack: S) -> Route
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Service<Inbound, Response = Response<B>, Error = Infallible>,
     S: Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
@@ -122,7 +128,7 @@ where
 /// Finds the route, leaves its parameters in the request, and calls its stack.
 async fn handle(
     routes: Arc<matchit::Router<Route>>,
-    mut request: Request<Incoming>,
+    mut request: Inbound,
 ) -> Result<Response<BoxBody>, Infallible> {
     let problem = |problem: Problem| {
         Ok(problem

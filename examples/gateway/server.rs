@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -15,7 +15,9 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
-use watershed::body::BoxBody;
+use tower::{Service, ServiceExt};
+use watershed::error::BoxError;
+use watershed::proxy_headers::Peer;
 
 /// The most bytes of a request's head that are accepted.
 pub(crate) const MAX_HEAD: usize = 16 * 1024;
@@ -29,16 +31,18 @@ const MAX_CONNECTIONS: usize = 1024;
 /// How long open requests may take to finish after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Serves HTTP/1.1 and HTTP/2 with `handle`, and says where on standard output; with `try_path`, what to try on standard
+/// Serves HTTP/1.1 and HTTP/2 with `service`, and says where on standard output; with `try_path`, what to try on standard
 /// error.
-pub(crate) async fn serve<H, F>(
+pub(crate) async fn serve<S, B>(
     listen: SocketAddr,
     try_path: Option<&str>,
-    handle: H,
+    service: S,
 ) -> std::io::Result<()>
 where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
-    F: Future<Output = Result<Response<BoxBody>, Infallible>> + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     let mut server = auto::Builder::new(TokioExecutor::new());
     let mut http1 = server.http1();
@@ -71,17 +75,18 @@ where
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, peer)) = accepted else {
             // Out of file descriptors, most likely: some will be free soon.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         let _ = stream.set_nodelay(true);
         let asked = Arc::new(AtomicBool::new(false));
-        let (first, handle) = (Arc::clone(&asked), handle.clone());
-        let service = service_fn(move |request| {
+        let (first, service) = (Arc::clone(&asked), service.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
             first.store(true, Ordering::Relaxed);
-            handle(request)
+            request.extensions_mut().insert(Peer::new(peer));
+            service.clone().oneshot(request)
         });
         let connection = server.serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection.into_owned());

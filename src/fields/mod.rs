@@ -64,7 +64,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, protected: &[HeaderName]
 pub(crate) fn tokens<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
-) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+) -> impl DoubleEndedIterator<Item = &'a [u8]> + use<'a> {
     let lines = headers.get_all(name).iter();
     let elements = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
     elements

@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::{PathParams, RewriteError, UriTemplate};
-use crate::error::BoxError;
+use crate::error::{BoxError, BuildError};
 
 type ParamsFrom = Arc<dyn Fn(&Parts) -> Option<PathParams> + Send + Sync>;
 
@@ -22,6 +22,7 @@ type ParamsFrom = Arc<dyn Fn(&Parts) -> Option<PathParams> + Send + Sync>;
 pub struct RewriteLayer {
     template: Arc<UriTemplate>,
     params_from: Option<ParamsFrom>,
+    keeps_path: bool,
 }
 
 impl RewriteLayer {
@@ -31,7 +32,52 @@ impl RewriteLayer {
         Self {
             template: Arc::new(template),
             params_from: None,
+            keeps_path: false,
         }
+    }
+
+    /// Appends the request's own path and query to the template's path, as they are: for a reverse proxy, which sends on
+    /// whatever it is asked for. A path with a dot segment, which could climb out of the template's, is refused: a
+    /// [`RewriteError::Value`].
+    ///
+    /// ```
+    /// # use http::Request;
+    /// # use tower::{ServiceBuilder, ServiceExt, service_fn};
+    /// use watershed::rewrite::{RewriteLayer, UriTemplate};
+    ///
+    /// # tokio_test::block_on(async {
+    /// let service = ServiceBuilder::new()
+    ///     .layer(RewriteLayer::new(UriTemplate::new("http://shop.internal/v1")).keep_path())
+    ///     .service(service_fn(|request: Request<()>| async move {
+    ///         Ok::<_, watershed::error::BoxError>(request.uri().to_string())
+    ///     }));
+    /// let request = Request::get("/orders/a%2Fb?page=2").body(()).unwrap();
+    /// let sent = service.oneshot(request).await.unwrap();
+    /// assert_eq!(sent, "http://shop.internal/v1/orders/a%2Fb?page=2");
+    /// # });
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the template has a query.
+    #[must_use]
+    #[track_caller]
+    pub fn keep_path(self) -> Self {
+        BuildError::expect(self.try_keep_path())
+    }
+
+    /// As [`keep_path`](Self::keep_path), for a template that is configured.
+    ///
+    /// # Errors
+    ///
+    /// If the template has a query.
+    pub fn try_keep_path(mut self) -> Result<Self, BuildError> {
+        if self.template.has_query() {
+            let message = format!("{:?} has a query: no path can follow", self.template);
+            return Err(BuildError::new(message));
+        }
+        self.keeps_path = true;
+        Ok(self)
     }
 
     /// Takes the parameters from `source` instead.
@@ -45,12 +91,19 @@ impl RewriteLayer {
     }
 
     fn uri(&self, parts: &Parts) -> Result<Uri, RewriteError> {
-        match &self.params_from {
-            Some(source) => self.template.expand(&source(parts).unwrap_or_default()),
-            None => match parts.extensions.get() {
-                Some(params) => self.template.expand(params),
-                None => self.template.expand(&PathParams::default()),
-            },
+        let none = PathParams::default();
+        let given;
+        let params = match &self.params_from {
+            Some(source) => {
+                given = source(parts).unwrap_or_default();
+                &given
+            }
+            None => parts.extensions.get().unwrap_or(&none),
+        };
+        if self.keeps_path {
+            self.template.expand_before(params, &parts.uri)
+        } else {
+            self.template.expand(params)
         }
     }
 }
@@ -59,6 +112,7 @@ impl fmt::Debug for RewriteLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RewriteLayer")
             .field("template", &self.template)
+            .field("keeps_path", &self.keeps_path)
             .finish_non_exhaustive()
     }
 }

@@ -60,8 +60,8 @@ pub enum RewriteError {
         /// The placeholder's name.
         name: Box<str>,
     },
-    /// The value can't be used in its place: the client's fault, which a merge answers with 400.
-    #[error("a path parameter can't be used in the template")]
+    /// A value, or the path that is kept, can't be used in its place: the client's fault, which a merge answers with 400.
+    #[error("a part of the request's target can't be used in the template")]
     Value(#[source] ClientFault),
 }
 
@@ -186,17 +186,55 @@ impl UriTemplate {
     /// holds a dot segment, or if the whole is too long for a URI (65 534 bytes). A value is one segment, whatever it holds: its
     /// slashes are encoded.
     pub fn expand(&self, params: &PathParams) -> Result<Uri, RewriteError> {
-        let path_and_query = match &self.constant {
-            Some(constant) => constant.clone(),
-            None => self.path_and_query(params)?,
-        };
+        Ok(self.at(self.own_path_and_query(params)?))
+    }
+
+    /// Fills in `params`, and appends the path and the query of `request`, as they are.
+    pub(super) fn expand_before(
+        &self,
+        params: &PathParams,
+        request: &Uri,
+    ) -> Result<Uri, RewriteError> {
+        let refused = |why| RewriteError::Value(ClientFault::bad_request(why));
+        let rest = request.path_and_query().map_or("", PathAndQuery::as_str);
+        if !rest.starts_with('/') {
+            return Err(refused("the request's target is not a path"));
+        }
+        if has_dot_segment(rest) {
+            return Err(refused("the request's path holds a dot segment"));
+        }
+        let own = self.own_path_and_query(params)?;
+        let base = own.path().trim_end_matches('/');
+        if base.is_empty() {
+            let path_and_query = request.path_and_query().cloned();
+            return Ok(self.at(path_and_query.unwrap_or(own)));
+        }
+        Ok(self.at(checked([base, rest].concat())?))
+    }
+
+    /// Whether it has a query.
+    pub(super) fn has_query(&self) -> bool {
+        self.pieces.iter().any(|piece| match piece {
+            Piece::Literal(text) => text.contains('?'),
+            Piece::Param { position, .. } => *position == Position::Query,
+        })
+    }
+
+    fn own_path_and_query(&self, params: &PathParams) -> Result<PathAndQuery, RewriteError> {
+        match &self.constant {
+            Some(constant) => Ok(constant.clone()),
+            None => self.path_and_query(params),
+        }
+    }
+
+    fn at(&self, path_and_query: PathAndQuery) -> Uri {
         let mut parts = http::uri::Parts::default();
         parts.path_and_query = Some(path_and_query);
         if let Some((scheme, authority)) = &self.target {
             parts.scheme = Some(scheme.clone());
             parts.authority = Some(authority.clone());
         }
-        Ok(Uri::from_parts(parts).expect("a scheme comes with an authority and a path"))
+        Uri::from_parts(parts).expect("a scheme comes with an authority and a path")
     }
 
     fn path_and_query(&self, params: &PathParams) -> Result<PathAndQuery, RewriteError> {
@@ -220,16 +258,20 @@ impl UriTemplate {
             let name = self.names().next().unwrap_or_default();
             return Err(bad_value(name));
         }
-        let too_long = || {
-            let status = http::StatusCode::URI_TOO_LONG;
-            RewriteError::Value(ClientFault::new(status, "the path is too long"))
-        };
-        // Not every version of `http` checks it, and its offsets have 16 bits.
-        if out.len() > MAX_LEN {
-            return Err(too_long());
-        }
-        PathAndQuery::from_maybe_shared(bytes::Bytes::from(out)).map_err(|_| too_long())
+        checked(out)
     }
+}
+
+fn checked(path_and_query: String) -> Result<PathAndQuery, RewriteError> {
+    let too_long = || {
+        let status = http::StatusCode::URI_TOO_LONG;
+        RewriteError::Value(ClientFault::new(status, "the path is too long"))
+    };
+    // Not every version of `http` checks it, and its offsets have 16 bits.
+    if path_and_query.len() > MAX_LEN {
+        return Err(too_long());
+    }
+    PathAndQuery::from_maybe_shared(bytes::Bytes::from(path_and_query)).map_err(|_| too_long())
 }
 
 fn bad_value(name: &str) -> RewriteError {
@@ -299,13 +341,14 @@ fn is_safe_in_path(value: &str) -> bool {
 }
 
 /// Whether a path has a dot segment, for a server that resolves them, or for one that decodes the path before it does: to
-/// that, an encoded slash or backslash ends a segment as well.
+/// that, an encoded slash ends a segment as well, and so does a backslash.
 fn has_dot_segment(path_and_query: &str) -> bool {
     let path = path_and_query.split('?').next().unwrap_or_default();
     let path = path
         .to_ascii_lowercase()
         .replace("%2f", "/")
-        .replace("%5c", "/");
+        .replace("%5c", "/")
+        .replace('\\', "/");
     path.split('/').any(is_dot_segment)
 }
 

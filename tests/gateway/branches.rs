@@ -553,12 +553,19 @@ async fn a_target_is_never_an_address() {
         format!("GET //{own}/users/7 HTTP/1.1\r\nHost: g\r\n\r\n"),
         format!("GET http://{own}/users/7 HTTP/1.1\r\nHost: {own}\r\n\r\n"),
         "GET http://evil.test HTTP/1.1\r\nHost: evil.test\r\n\r\n".to_owned(),
-        "OPTIONS * HTTP/1.1\r\nHost: g\r\n\r\n".to_owned(),
-        format!("CONNECT {own} HTTP/1.1\r\nHost: {own}\r\n\r\n"),
     ] {
         let answer = rig.gateway.send(&bytes).await;
         answer.problem(404);
     }
+    for bytes in [
+        format!("CONNECT {own} HTTP/1.1\r\nHost: {own}\r\n\r\n"),
+        "TRACE /dash/7 HTTP/1.1\r\nHost: g\r\n\r\n".to_owned(),
+    ] {
+        let answer = rig.gateway.send(&bytes).await;
+        answer.problem(501);
+    }
+    let bytes = "OPTIONS * HTTP/1.1\r\nHost: g\r\n\r\n";
+    assert_eq!(rig.gateway.send(bytes).await.status, 204);
     for bytes in [
         "GET evil.test/dash/7 HTTP/1.1\r\nHost: g\r\n\r\n",
         "GET dash/7 HTTP/1.1\r\nHost: g\r\n\r\n",

@@ -1,0 +1,340 @@
+//! `Forwarded` (RFC 7239) and `X-Forwarded-*`: what is read of them, and how they are written.
+
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{FORWARDED, HeaderName, HeaderValue};
+use http::uri::Authority;
+use http::{HeaderMap, header};
+
+use super::TrustedHops;
+use crate::fields::{is_claim, tokens};
+use crate::params::Peer;
+
+const X_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// The fields that tell a backend for whom this proxy asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum ForwardedStyle {
+    /// `X-Forwarded-For`, `X-Forwarded-Host` and `X-Forwarded-Proto`, which most servers read.
+    #[default]
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Rfc7239,
+    /// Both, saying the same.
+    Both,
+    /// None. A backend sees this proxy only.
+    Omit,
+}
+
+impl ForwardedStyle {
+    fn has_x_forwarded(self) -> bool {
+        matches!(self, Self::XForwarded | Self::Both)
+    }
+
+    fn has_forwarded(self) -> bool {
+        matches!(self, Self::Rfc7239 | Self::Both)
+    }
+}
+
+/// One hop on the way: for whom, over what, and by which name its proxy was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hop {
+    pub(super) node: Node,
+    host: Option<HeaderValue>,
+    proto: Option<HeaderValue>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Node {
+    Addr(IpAddr),
+    /// `unknown`, or a name that hides the address (RFC 7239 §6.3).
+    Hidden(String),
+}
+
+impl Node {
+    pub(super) fn addr(&self) -> Option<IpAddr> {
+        match self {
+            Self::Addr(addr) => Some(*addr),
+            Self::Hidden(_) => None,
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        if let Ok(addr) = text.parse::<IpAddr>() {
+            return Some(Self::Addr(addr.to_canonical()));
+        }
+        if let Ok(addr) = text.parse::<SocketAddr>() {
+            return Some(Self::Addr(addr.ip().to_canonical()));
+        }
+        let bracketed = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        if let Some(addr) = bracketed.and_then(|text| text.parse::<std::net::Ipv6Addr>().ok()) {
+            return Some(Self::Addr(IpAddr::V6(addr).to_canonical()));
+        }
+        let hides = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let hidden = text.starts_with('_') && text.len() > 1 && text.bytes().all(hides);
+        (hidden || text.eq_ignore_ascii_case("unknown")).then(|| Self::Hidden(text.to_owned()))
+    }
+}
+
+/// Replaces what `headers` claim of the way here by what is believed of it, and adds the peer.
+pub(super) fn rewrite(
+    headers: &mut HeaderMap,
+    style: ForwardedStyle,
+    trusted: &TrustedHops,
+    protected: &[HeaderName],
+    peer: Option<Peer>,
+    host: Option<&HeaderValue>,
+) {
+    let Some(peer) = peer else {
+        drop_claims(headers, protected, false);
+        return;
+    };
+    let addr = peer.addr().ip().to_canonical();
+    let mut hops = if trusted.reads_forwarded() {
+        trusted.believed(addr, from_forwarded(headers).into_iter().rev())
+    } else {
+        trusted.believed(addr, from_x_forwarded(headers))
+    };
+    let mut own = Hop {
+        node: Node::Addr(addr),
+        host: host.cloned(),
+        proto: Some(HeaderValue::from_static(match peer.is_tls() {
+            true => "https",
+            false => "http",
+        })),
+    };
+    let believes_peer = trusted.believes(Some(addr), 0);
+    if believes_peer && !trusted.reads_forwarded() {
+        // Its statements are about the first of the hops; a proxy that names no hop still says what it was asked.
+        let nth = hops.len().max(1);
+        let first = hops.first_mut().unwrap_or(&mut own);
+        let said = |name: HeaderName| nth_from_right(headers, &name, nth);
+        first.host = said(X_HOST).filter(is_host).or(first.host.take());
+        first.proto = said(X_PROTO).filter(is_scheme).or(first.proto.take());
+    }
+    hops.push(own);
+
+    drop_claims(
+        headers,
+        protected,
+        believes_peer && !trusted.reads_forwarded(),
+    );
+    for name in [X_FOR, X_HOST, X_PROTO, FORWARDED] {
+        headers.remove(name);
+    }
+    if style.has_x_forwarded() {
+        put(headers, X_FOR, list(&hops, write_addr));
+        // The first that anybody has said it of: what the client has asked for.
+        let said =
+            |of: fn(&Hop) -> &Option<HeaderValue>| hops.iter().find_map(|hop| of(hop).clone());
+        if let Some(host) = said(|hop| &hop.host) {
+            headers.insert(X_HOST, host);
+        }
+        if let Some(proto) = said(|hop| &hop.proto) {
+            headers.insert(X_PROTO, proto);
+        }
+    }
+    if style.has_forwarded() {
+        put(headers, FORWARDED, list(&hops, write_element));
+    }
+}
+
+/// What was not written by a proxy of ours goes. One that writes `X-Forwarded-*` is believed to write all of them.
+fn drop_claims(headers: &mut HeaderMap, protected: &[HeaderName], keep_x_forwarded: bool) {
+    let goes = |name: &&HeaderName| {
+        let kept = keep_x_forwarded && name.as_str().starts_with("x-forwarded-");
+        is_claim(name) && !kept && !protected.contains(name)
+    };
+    let claims: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
+    for name in claims {
+        headers.remove(name);
+    }
+}
+
+fn put(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    // All of it is checked: it can't fail.
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn list(hops: &[Hop], write: fn(&mut String, &Hop) -> std::fmt::Result) -> String {
+    let mut list = String::with_capacity(48 * hops.len());
+    for hop in hops {
+        if !list.is_empty() {
+            list.push_str(", ");
+        }
+        // Writing to a string can't fail.
+        let _ = write(&mut list, hop);
+    }
+    list
+}
+
+/// From right to left, as that is how far the trust goes.
+fn from_x_forwarded(headers: &HeaderMap) -> impl Iterator<Item = Option<Hop>> {
+    tokens(headers, &X_FOR).rev().map(|token| {
+        let node = Node::parse(std::str::from_utf8(token).ok()?)?;
+        let (host, proto) = (None, None);
+        Some(Hop { node, host, proto })
+    })
+}
+
+/// What the hop that is the `nth` from the right has said: each adds its own at the end, or leaves the first one's alone.
+fn nth_from_right(headers: &HeaderMap, name: &HeaderName, nth: usize) -> Option<HeaderValue> {
+    let said = tokens(headers, name).rev().take(nth).last()?;
+    HeaderValue::from_bytes(said).ok()
+}
+
+fn is_host(value: &HeaderValue) -> bool {
+    host_of(value.as_bytes()).is_some()
+}
+
+fn is_scheme(value: &HeaderValue) -> bool {
+    let scheme = value.as_bytes();
+    let may_follow = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+    scheme.first().is_some_and(u8::is_ascii_alphabetic) && scheme.iter().all(may_follow)
+}
+
+/// `host[:port]`, with a host and without a user name.
+pub(super) fn host_of(value: &[u8]) -> Option<Authority> {
+    let authority = Authority::try_from(value).ok()?;
+    let (host, text) = (authority.host(), authority.as_str());
+    let port = text.strip_prefix(host)?;
+    let sound = match port.strip_prefix(':') {
+        // RFC 3986 §3.2.3: the port may be empty.
+        Some(port) => port.is_empty() || authority.port_u16().is_some(),
+        None => port.is_empty(),
+    };
+    // Of what else RFC 3986 allows in a name, `,` and `;` would end it in the fields where we write it.
+    let may_stand = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+=%:[]".contains(&byte);
+    (sound && !host.is_empty() && text.bytes().all(may_stand)).then_some(authority)
+}
+
+/// The elements of all `Forwarded` lines, from left to right; `None` for what is none.
+fn from_forwarded(headers: &HeaderMap) -> Vec<Option<Hop>> {
+    let mut hops = Vec::new();
+    for line in headers.get_all(header::FORWARDED) {
+        match split_quoted(line.as_bytes(), b',') {
+            Some(elements) => hops.extend(
+                elements
+                    .into_iter()
+                    .filter(|element| !element.is_empty())
+                    .map(parse_element),
+            ),
+            // A quote that never ends: nobody knows where the elements are.
+            None => hops.push(None),
+        }
+    }
+    hops
+}
+
+/// `for=192.0.2.60;proto=http;by=203.0.113.43`.
+fn parse_element(element: &[u8]) -> Option<Hop> {
+    let (mut node, mut host, mut proto, mut by) = (None, None, None, None);
+    for pair in split_quoted(element, b';')? {
+        if pair.is_empty() {
+            continue;
+        }
+        let equals = pair.iter().position(|&byte| byte == b'=')?;
+        let (name, value) = (&pair[..equals], unquote(&pair[equals + 1..])?);
+        let known = match &*name.to_ascii_lowercase() {
+            b"for" => &mut node,
+            b"host" => &mut host,
+            b"proto" => &mut proto,
+            b"by" => &mut by,
+            name if is_token(name) => continue,
+            _ => return None,
+        };
+        // Each may occur once (RFC 7239 §4).
+        if known.replace(value).is_some() {
+            return None;
+        }
+    }
+    let value = |text: Option<String>| HeaderValue::try_from(text?).ok();
+    Some(Hop {
+        node: Node::parse(&node?)?,
+        host: value(host).filter(is_host),
+        proto: value(proto).filter(is_scheme),
+    })
+}
+
+fn write_addr(list: &mut String, hop: &Hop) -> std::fmt::Result {
+    match &hop.node {
+        Node::Addr(addr) => write!(list, "{addr}"),
+        Node::Hidden(name) => write!(list, "{name}"),
+    }
+}
+
+fn write_element(list: &mut String, hop: &Hop) -> std::fmt::Result {
+    match &hop.node {
+        Node::Addr(IpAddr::V6(addr)) => write!(list, "for=\"[{addr}]\"")?,
+        Node::Addr(addr) => write!(list, "for={addr}")?,
+        Node::Hidden(name) => write!(list, "for={name}")?,
+    }
+    for (name, value) in [("host", &hop.host), ("proto", &hop.proto)] {
+        if let Some(Ok(value)) = value.as_ref().map(HeaderValue::to_str) {
+            let quote = if is_token(value.as_bytes()) { "" } else { "\"" };
+            write!(list, ";{name}={quote}{value}{quote}")?;
+        }
+    }
+    Ok(())
+}
+
+/// RFC 9110 §5.6.2.
+pub(super) fn is_token(text: &[u8]) -> bool {
+    let tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !text.is_empty() && text.iter().all(tchar)
+}
+
+/// Splits at each `separator` outside of a quoted string, and trims; `None` if a quoted string has no end.
+fn split_quoted(text: &[u8], separator: u8) -> Option<Vec<&[u8]>> {
+    let (mut parts, mut start) = (Vec::new(), 0);
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, &byte) in text.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if byte == separator && !quoted => {
+                parts.push(text[start..at].trim_ascii());
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(text[start..].trim_ascii());
+    (!quoted).then_some(parts)
+}
+
+/// A token, or what a quoted string holds (RFC 9110 §5.6.4).
+fn unquote(value: &[u8]) -> Option<String> {
+    let Some(rest) = value.strip_prefix(b"\"") else {
+        // RFC 7239 wants quotes around an address with colons; not everybody writes them.
+        let plain = |byte: &u8| is_token(&[*byte]) || b":[]".contains(byte);
+        let text = (!value.is_empty() && value.iter().all(plain)).then_some(value)?;
+        return String::from_utf8(text.to_vec()).ok();
+    };
+    let inner = rest.strip_suffix(b"\"")?;
+    let (mut text, mut escaped) = (Vec::with_capacity(inner.len()), false);
+    for &byte in inner {
+        match byte {
+            _ if escaped => {
+                text.push(byte);
+                escaped = false;
+            }
+            b'\\' => escaped = true,
+            b'"' => return None,
+            _ => text.push(byte),
+        }
+    }
+    if escaped {
+        return None;
+    }
+    String::from_utf8(text).ok()
+}

@@ -1,0 +1,225 @@
+//! The layer and what it is configured to do.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::header::{HeaderName, HeaderValue, VIA};
+use http::{Extensions, HeaderMap, Version};
+use tower::Layer;
+
+use super::forwarded::is_token;
+use super::{ForwardedStyle, ProxyHeaders, TrustedHops};
+use crate::fields::{MAX_FIELDS, MAX_HEAD};
+use crate::params::Peer;
+
+/// Makes requests and responses fit to be passed on: see the [module docs](super).
+#[derive(Clone)]
+pub struct ProxyHeadersLayer {
+    config: Config,
+}
+
+#[derive(Clone)]
+pub(super) struct Config {
+    pub(super) trusted: TrustedHops,
+    pub(super) style: ForwardedStyle,
+    pub(super) peer_from: Option<PeerFrom>,
+    pub(super) protected: Vec<HeaderName>,
+    /// In lower case.
+    pub(super) upgrades: Vec<Box<str>>,
+    pub(super) forwards_connect: bool,
+    pub(super) forwards_options: bool,
+    pub(super) forwards_trace: bool,
+    pub(super) via: Option<Box<str>>,
+    pub(super) max_fields: usize,
+    pub(super) max_head: usize,
+}
+
+pub(super) type PeerFrom = Arc<dyn Fn(&Extensions) -> Option<Peer> + Send + Sync>;
+
+impl Config {
+    /// Whether there is something to say that only the peer of the connection tells.
+    pub(super) fn needs_peer(&self) -> bool {
+        self.style != ForwardedStyle::Omit
+    }
+
+    /// `Via` (RFC 9110 §7.6.3).
+    pub(super) fn add_via(&self, headers: &mut HeaderMap, received: Version) {
+        let Some(name) = &self.via else { return };
+        let version = match received {
+            Version::HTTP_09 => "0.9",
+            Version::HTTP_10 => "1.0",
+            Version::HTTP_2 => "2.0",
+            Version::HTTP_3 => "3.0",
+            _ => "1.1",
+        };
+        if let Ok(value) = HeaderValue::try_from(format!("{version} {name}")) {
+            headers.append(VIA, value);
+        }
+    }
+}
+
+impl ProxyHeadersLayer {
+    /// Believes nobody, writes `X-Forwarded-*`, and lets no upgrade, `CONNECT`, `TRACE` or `OPTIONS *` through.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            config: Config {
+                trusted: TrustedHops::none(),
+                style: ForwardedStyle::XForwarded,
+                peer_from: None,
+                protected: Vec::new(),
+                upgrades: Vec::new(),
+                forwards_connect: false,
+                forwards_options: false,
+                forwards_trace: false,
+                via: None,
+                max_fields: MAX_FIELDS,
+                max_head: MAX_HEAD,
+            },
+        }
+    }
+
+    /// Which proxies in front of this one are believed. Default: none.
+    #[must_use]
+    pub fn trusted_hops(mut self, trusted: TrustedHops) -> Self {
+        self.config.trusted = trusted;
+        self
+    }
+
+    /// The fields that tell a backend for whom this proxy asks. Default: `X-Forwarded-*`.
+    #[must_use]
+    pub fn forwarded(mut self, style: ForwardedStyle) -> Self {
+        self.config.style = style;
+        self
+    }
+
+    /// Where the server has left the address of the connection's peer, if not as a [`Peer`]. The services inside see it as
+    /// one.
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    /// use watershed::proxy_headers::{Peer, ProxyHeadersLayer};
+    ///
+    /// // As axum does with `into_make_service_with_connect_info`; its type is `ConnectInfo<SocketAddr>`.
+    /// # #[derive(Clone)] struct ConnectInfo<T>(T);
+    /// let layer = ProxyHeadersLayer::new().peer_from(|extensions| {
+    ///     let ConnectInfo(addr) = extensions.get::<ConnectInfo<SocketAddr>>()?;
+    ///     Some(Peer::new(*addr))
+    /// });
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn peer_from(
+        mut self,
+        peer_from: impl Fn(&Extensions) -> Option<Peer> + Send + Sync + 'static,
+    ) -> Self {
+        self.config.peer_from = Some(Arc::new(peer_from));
+        self
+    }
+
+    /// Fields that neither a `Connection` line takes away, nor the rule that nobody is believed: for what a layer *outside*
+    /// of this one has set. What layers inside set needs no protection.
+    #[must_use]
+    pub fn protect(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.config.protected.extend(names);
+        self
+    }
+
+    /// Lets a request of HTTP/1.1 change to this protocol, such as `websocket`. The server then has to connect the two ends.
+    /// Default: none; `Upgrade` goes no further.
+    ///
+    /// What follows is between the two ends. `h2c` would be a way around everything that this proxy checks.
+    ///
+    /// # Panics
+    ///
+    /// If `protocol` is not the name of one (RFC 9110 §7.8).
+    #[must_use]
+    #[track_caller]
+    pub fn allow_upgrade(mut self, protocol: &str) -> Self {
+        assert!(
+            is_token(protocol.as_bytes()),
+            "{protocol:?} is not the name of a protocol"
+        );
+        let protocol = protocol.to_ascii_lowercase();
+        self.config.upgrades.push(protocol.into_boxed_str());
+        self
+    }
+
+    /// Passes `CONNECT` on. Default: 501.
+    #[must_use]
+    pub fn forward_connect(mut self) -> Self {
+        self.config.forwards_connect = true;
+        self
+    }
+
+    /// Passes `OPTIONS *` on. Default: it is answered with 204, as it asks about this server (RFC 9110 §9.3.7).
+    #[must_use]
+    pub fn forward_options_asterisk(mut self) -> Self {
+        self.config.forwards_options = true;
+        self
+    }
+
+    /// Passes `TRACE` on, without credentials, as it is answered with what it says. Default: 501.
+    #[must_use]
+    pub fn forward_trace(mut self) -> Self {
+        self.config.forwards_trace = true;
+        self
+    }
+
+    /// Adds `Via` in both directions, with this name for the proxy (RFC 9110 §7.6.3). Default: it doesn't.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is not a token or a host.
+    #[must_use]
+    #[track_caller]
+    pub fn via(mut self, name: &str) -> Self {
+        let valid =
+            is_token(name.as_bytes()) || super::forwarded::host_of(name.as_bytes()).is_some();
+        assert!(valid, "{name:?} is not a name for a proxy");
+        self.config.via = Some(name.into());
+        self
+    }
+
+    /// The most fields of a response, and the most bytes of their names and values. One with more is answered with 502.
+    /// Default: 128 fields, 64 KiB.
+    #[must_use]
+    pub fn max_response_head(mut self, fields: usize, bytes: usize) -> Self {
+        self.config.max_fields = fields;
+        self.config.max_head = bytes;
+        self
+    }
+}
+
+impl Default for ProxyHeadersLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Layer<S> for ProxyHeadersLayer {
+    type Service = ProxyHeaders<S>;
+
+    fn layer(&self, inner: S) -> ProxyHeaders<S> {
+        ProxyHeaders::new(inner, Arc::new(self.config.clone()))
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("trusted", &self.trusted)
+            .field("style", &self.style)
+            .field("protected", &self.protected)
+            .field("upgrades", &self.upgrades)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ProxyHeadersLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProxyHeadersLayer")
+            .field("config", &self.config)
+            .finish()
+    }
+}

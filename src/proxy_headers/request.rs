@@ -1,0 +1,251 @@
+//! What a request has to be before it is passed on.
+
+use bytes::Bytes;
+use http::header::{
+    AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderValue, MAX_FORWARDS, TE, UPGRADE,
+};
+use http::{HeaderMap, Method, Response, StatusCode, Uri, Version, request, uri};
+
+use super::forwarded::{self, host_of};
+use super::layer::Config;
+use crate::error::Problem;
+use crate::fields::{strip_hop_by_hop, tokens};
+use crate::params::Peer;
+
+/// Why a request is not passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It is wrong, or more than this proxy does.
+    Problem(StatusCode, &'static str),
+    /// It is answered here: an `OPTIONS` that goes no further.
+    NoContent,
+    /// There is no [`Peer`].
+    NoPeer,
+}
+
+impl Refusal {
+    pub(super) fn into_response(self) -> Response<Bytes> {
+        match self {
+            Self::Problem(status, detail) => Problem::new(status).detail(detail).into_response(),
+            Self::NoContent => {
+                let mut response = Response::new(Bytes::new());
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                response
+            }
+            Self::NoPeer => {
+                let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR)
+                    .detail("the server does not say where a request comes from");
+                let mut response = problem.into_response();
+                response.extensions_mut().insert(super::MissingPeer);
+                response
+            }
+        }
+    }
+}
+
+const fn bad_request(detail: &'static str) -> Refusal {
+    Refusal::Problem(StatusCode::BAD_REQUEST, detail)
+}
+
+/// What has to be remembered of a request until its response is here.
+#[derive(Debug, Default)]
+pub(super) struct Exchange {
+    /// The protocols that the request asks to change to.
+    pub(super) upgrade: Option<HeaderValue>,
+}
+
+/// Makes `parts` what this proxy sends on.
+pub(super) fn admit(
+    config: &Config,
+    parts: &mut request::Parts,
+    has_content: bool,
+) -> Result<Exchange, Refusal> {
+    let peer = peer(config, parts)?;
+    settle_host(parts)?;
+    check_method(config, parts, has_content)?;
+    count_forwards(parts)?;
+
+    let headers = &mut parts.headers;
+    let trailers = wants_trailers(headers);
+    let upgrade = match parts.version {
+        Version::HTTP_11 => upgrade(headers, &config.upgrades),
+        // HTTP/1.0 has none, and a stream of HTTP/2 can't become another protocol (RFC 9113 §8.6).
+        _ => None,
+    };
+    strip_hop_by_hop(headers, &config.protected);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(protocols) = &upgrade {
+        put_upgrade(headers, protocols.clone());
+    }
+    let host = headers.get(HOST).cloned();
+    forwarded::rewrite(
+        headers,
+        config.style,
+        &config.trusted,
+        &config.protected,
+        peer,
+        host.as_ref(),
+    );
+    config.add_via(headers, parts.version);
+    Ok(Exchange { upgrade })
+}
+
+/// The peer, also for the services inside.
+fn peer(config: &Config, parts: &mut request::Parts) -> Result<Option<Peer>, Refusal> {
+    if let Some(peer_from) = &config.peer_from {
+        match peer_from(&parts.extensions) {
+            Some(peer) => parts.extensions.insert(peer),
+            None => parts.extensions.remove(),
+        };
+    }
+    let peer = parts.extensions.get().copied();
+    if peer.is_none() && config.needs_peer() {
+        return Err(Refusal::NoPeer);
+    }
+    Ok(peer)
+}
+
+/// One `Host`, which is the authority that the request is for (RFC 9112 §3.2, RFC 9113 §8.3.1); the target keeps the path
+/// only, so that nobody takes the client's word for where to send it.
+fn settle_host(parts: &mut request::Parts) -> Result<(), Refusal> {
+    let mut lines = parts.headers.get_all(HOST).iter();
+    let (line, another) = (lines.next(), lines.next());
+    if another.is_some() {
+        return Err(bad_request("the request has more than one Host"));
+    }
+    if line.is_some_and(|line| host_of(line.as_bytes()).is_none()) {
+        return Err(bad_request("the request's Host is not one"));
+    }
+    let host = match parts.uri.authority() {
+        Some(authority) => {
+            let host = host_of(authority.as_str().as_bytes());
+            let host = host.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+            Some(host.ok_or(bad_request("the request's target names no host"))?)
+        }
+        None => None,
+    };
+    let is_named = match parts.version {
+        Version::HTTP_09 | Version::HTTP_10 => true,
+        Version::HTTP_11 => line.is_some(),
+        _ => line.is_some() || host.is_some(),
+    };
+    if !is_named {
+        return Err(bad_request("the request has no Host"));
+    }
+    if let Some(host) = host {
+        parts.headers.insert(HOST, host);
+    }
+    if parts.method == Method::CONNECT {
+        return Ok(());
+    }
+    let Some(path) = parts.uri.path_and_query() else {
+        return Err(bad_request("the request's target has no path"));
+    };
+    if parts.uri.authority().is_some() || parts.uri.scheme().is_some() {
+        // By its parts: read again, a path that begins with `//` would be an authority.
+        let mut target = uri::Parts::default();
+        target.path_and_query = Some(path.clone());
+        parts.uri = Uri::from_parts(target).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// The methods that are not for a resource behind this proxy (RFC 9110 §9.3.6 to §9.3.8).
+fn check_method(
+    config: &Config,
+    parts: &mut request::Parts,
+    has_content: bool,
+) -> Result<(), Refusal> {
+    let asterisk = parts.uri.path() == "*";
+    match parts.method {
+        Method::CONNECT if !config.forwards_connect => Err(Refusal::Problem(
+            StatusCode::NOT_IMPLEMENTED,
+            "this proxy opens no tunnels",
+        )),
+        Method::TRACE if !config.forwards_trace => Err(Refusal::Problem(
+            StatusCode::NOT_IMPLEMENTED,
+            "this proxy passes no TRACE on",
+        )),
+        Method::TRACE if has_content => Err(bad_request("a TRACE has no content")),
+        Method::TRACE => {
+            // It comes back in the response, for any script to read.
+            parts.headers.remove(AUTHORIZATION);
+            parts.headers.remove(COOKIE);
+            Ok(())
+        }
+        Method::OPTIONS if asterisk && !config.forwards_options => Err(Refusal::NoContent),
+        Method::OPTIONS => Ok(()),
+        _ if asterisk => Err(bad_request("the target * is for OPTIONS")),
+        _ => Ok(()),
+    }
+}
+
+/// `Max-Forwards` (RFC 9110 §7.6.2).
+fn count_forwards(parts: &mut request::Parts) -> Result<(), Refusal> {
+    if ![Method::OPTIONS, Method::TRACE].contains(&parts.method) {
+        return Ok(());
+    }
+    let mut lines = parts.headers.get_all(MAX_FORWARDS).iter();
+    let Some(line) = lines.next() else {
+        return Ok(());
+    };
+    let digits = line.as_bytes();
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    if lines.next().is_some() || !is_number {
+        return Err(bad_request("the request's Max-Forwards is not a number"));
+    }
+    // What is larger than we count to becomes what we count to, as it says there.
+    let left = digits.iter().fold(0_u32, |number, digit| {
+        number
+            .saturating_mul(10)
+            .saturating_add(u32::from(digit - b'0'))
+    });
+    let Some(left) = left.checked_sub(1) else {
+        return Err(match parts.method {
+            Method::OPTIONS => Refusal::NoContent,
+            _ => Refusal::Problem(StatusCode::NOT_IMPLEMENTED, "this proxy answers no TRACE"),
+        });
+    };
+    parts.headers.insert(MAX_FORWARDS, left.into());
+    Ok(())
+}
+
+/// Whether the client takes trailers: all of `TE` that concerns more than one hop.
+fn wants_trailers(headers: &HeaderMap) -> bool {
+    headers.contains_key(TE)
+        && tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Those of the protocols asked for that may be.
+fn upgrade(headers: &HeaderMap, allowed: &[Box<str>]) -> Option<HeaderValue> {
+    if allowed.is_empty() || !headers.contains_key(UPGRADE) {
+        return None;
+    }
+    if !tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case(b"upgrade")) {
+        return None;
+    }
+    allowed_protocols(headers, allowed)
+}
+
+/// Those of the protocols in `Upgrade` that may be.
+pub(super) fn allowed_protocols(headers: &HeaderMap, allowed: &[Box<str>]) -> Option<HeaderValue> {
+    let protocols: Vec<&[u8]> = tokens(headers, &UPGRADE)
+        .filter(|token| {
+            let name = token.split(|&byte| byte == b'/').next().unwrap_or_default();
+            let is_name = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+            allowed.iter().any(|known| is_name(known))
+        })
+        .collect();
+    if protocols.is_empty() {
+        return None;
+    }
+    HeaderValue::from_bytes(&protocols.join(&b", "[..])).ok()
+}
+
+/// Says that the connection changes to one of these.
+pub(super) fn put_upgrade(headers: &mut HeaderMap, protocols: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocols);
+}

@@ -1,0 +1,54 @@
+//! What a response has to be before it is passed back.
+
+use http::header::UPGRADE;
+use http::{StatusCode, response};
+
+use super::layer::Config;
+use super::request::{Exchange, Refusal, allowed_protocols, put_upgrade};
+use crate::fields::{is_oversized, strip_hop_by_hop, tokens};
+
+const fn bad_gateway(detail: &'static str) -> Refusal {
+    Refusal::Problem(StatusCode::BAD_GATEWAY, detail)
+}
+
+/// Makes `head` what this proxy sends back.
+pub(super) fn pass_back(
+    config: &Config,
+    exchange: &Exchange,
+    head: &mut response::Parts,
+) -> Result<(), Refusal> {
+    if is_oversized(&head.headers, config.max_fields, config.max_head) {
+        return Err(bad_gateway("the head of the response is over its bound"));
+    }
+    let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    if head.status.is_informational() && !switched {
+        return Err(bad_gateway("the response is only an interim one"));
+    }
+    let upgrade = match &exchange.upgrade {
+        _ if !switched => None,
+        Some(asked) if is_one_of(head, asked.as_bytes()) => head.headers.get(UPGRADE).cloned(),
+        // To what nobody has asked for: the client would take what comes for the answer to its next request.
+        _ => return Err(bad_gateway("the response changes the protocol unasked")),
+    };
+    // Without the protocols that it asks for, a 426 says nothing (RFC 9110 §15.5.22).
+    let required = (head.status == StatusCode::UPGRADE_REQUIRED)
+        .then(|| allowed_protocols(&head.headers, &config.upgrades))
+        .flatten();
+    strip_hop_by_hop(&mut head.headers, &config.protected);
+    if let Some(protocols) = upgrade.or(required) {
+        put_upgrade(&mut head.headers, protocols);
+    }
+    config.add_via(&mut head.headers, head.version);
+    Ok(())
+}
+
+/// Whether the response changes to one protocol, and that was asked for.
+fn is_one_of(head: &response::Parts, asked: &[u8]) -> bool {
+    let mut chosen = tokens(&head.headers, &UPGRADE);
+    let (Some(protocol), None) = (chosen.next(), chosen.next()) else {
+        return false;
+    };
+    asked
+        .split(|&byte| byte == b',')
+        .any(|asked| asked.trim_ascii().eq_ignore_ascii_case(protocol))
+}

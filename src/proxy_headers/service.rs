@@ -1,0 +1,135 @@
+//! The service and its future.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use super::ProxyHeadersBody;
+use super::layer::Config;
+use super::request::{Exchange, Refusal, admit};
+use super::response::pass_back;
+use crate::body::ResponseBody;
+
+/// The service of [`ProxyHeadersLayer`](super::ProxyHeadersLayer).
+///
+/// # Readiness
+///
+/// It is ready when the inner service is.
+///
+/// # Errors
+///
+/// Those of the inner service. What is wrong with a request or a response is answered: see the [table](super#answers).
+///
+/// # Cancellation
+///
+/// Dropping its future drops the inner call.
+#[derive(Debug, Clone)]
+pub struct ProxyHeaders<S> {
+    inner: S,
+    config: Arc<Config>,
+}
+
+impl<S> ProxyHeaders<S> {
+    pub(super) fn new(inner: S, config: Arc<Config>) -> Self {
+        Self { inner, config }
+    }
+
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, to be changed.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service, without the layer.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, B, ResBody> Service<Request<B>> for ProxyHeaders<S>
+where
+    S: Service<Request<ProxyHeadersBody<B>>, Response = Response<ResBody>>,
+    B: Body,
+{
+    type Response = Response<ResponseBody<ProxyHeadersBody<ResBody>>>;
+    type Error = S::Error;
+    type Future = ProxyHeadersFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (mut parts, body) = request.into_parts();
+        let state = match admit(&self.config, &mut parts, !body.is_end_stream()) {
+            Ok(exchange) => {
+                let request = Request::from_parts(parts, ProxyHeadersBody::new(body));
+                State::Called {
+                    future: self.inner.call(request),
+                    exchange,
+                    config: Arc::clone(&self.config),
+                }
+            }
+            Err(refusal) => State::Refused { refusal },
+        };
+        ProxyHeadersFuture { state }
+    }
+}
+
+pin_project! {
+    /// The future of [`ProxyHeaders`].
+    #[derive(Debug)]
+    pub struct ProxyHeadersFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    #[derive(Debug)]
+    enum State<F> {
+        Called { #[pin] future: F, exchange: Exchange, config: Arc<Config> },
+        Refused { refusal: Refusal },
+    }
+}
+
+impl<F, ResBody, E> Future for ProxyHeadersFuture<F>
+where
+    F: Future<Output = Result<Response<ResBody>, E>>,
+{
+    type Output = Result<Response<ResponseBody<ProxyHeadersBody<ResBody>>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let refusal = match self.project().state.project() {
+            StateProj::Called {
+                future,
+                exchange,
+                config,
+            } => {
+                let (mut head, body) = ready!(future.poll(cx))?.into_parts();
+                match pass_back(config, exchange, &mut head) {
+                    Ok(()) => {
+                        let body = ResponseBody::inner(ProxyHeadersBody::new(body));
+                        return Poll::Ready(Ok(Response::from_parts(head, body)));
+                    }
+                    Err(refusal) => refusal,
+                }
+            }
+            StateProj::Refused { refusal } => *refusal,
+        };
+        let response: Response<Bytes> = refusal.into_response();
+        Poll::Ready(Ok(response.map(ResponseBody::own)))
+    }
+}
