@@ -1590,6 +1590,76 @@ mod winners {
         }
     }
 
+    // B20
+    #[test]
+    fn a_head_over_its_bound_is_no_answer() {
+        let merges: [fn(usize) -> (Vec<Replies>, BoxCloneSyncService<_, _, _>); 3] = [
+            |number| {
+                let (hands, service) = hands(FirstSuccess::new(), number);
+                (hands, BoxCloneSyncService::new(service))
+            },
+            |number| {
+                let (hands, service) = hands(FirstSuccess::new().collected(1024), number);
+                (hands, BoxCloneSyncService::new(service))
+            },
+            |number| {
+                let (hands, service) = hands(Quorum::of(1), number);
+                (hands, BoxCloneSyncService::new(service))
+            },
+        ];
+        let many = |headers: &mut HeaderMap, fields: usize| {
+            for field in 0..fields {
+                let name = HeaderName::try_from(format!("x-{field}")).unwrap();
+                headers.insert(name, HeaderValue::from_static("1"));
+            }
+        };
+        let long = |headers: &mut HeaderMap, bytes: usize| {
+            let value = HeaderValue::try_from("v".repeat(bytes)).unwrap();
+            headers.insert("x-long", value);
+        };
+        for hands_of in merges {
+            for (fields, bytes, passes) in [
+                (127, 0, true),
+                (128, 0, false),
+                (0, (64 << 10) - 20, true),
+                (0, 64 << 10, false),
+            ] {
+                let (hands, mut service) = hands_of(2);
+                let mut call = task::spawn(service.call(get("/")));
+                assert_pending!(call.poll());
+                let (mut response, feed) = by(0, 200);
+                many(response.headers_mut(), fields);
+                if bytes > 0 {
+                    long(response.headers_mut(), bytes);
+                }
+                hands[0].finish(response);
+                if passes {
+                    assert_by(assert_ready!(call.poll()).expect("infallible"), 0, 200);
+                    continue;
+                }
+                assert_pending!(call.poll());
+                assert!(feed.is_dropped());
+                finish(&hands, 1, 200);
+                assert_by(assert_ready!(call.poll()).expect("infallible"), 1, 200);
+            }
+        }
+    }
+
+    // B20
+    #[tokio::test]
+    async fn a_flood_of_challenges_is_not_handed_on() {
+        for (lines, kept) in [(3, 3), (200, 0)] {
+            let mut reply = Reply::status(401);
+            for line in 0..lines {
+                reply = reply.header("www-authenticate", &format!("Basic realm=\"{line}\""));
+            }
+            let answer = answer(JsonMerge::group(), [required("a", reply)]).await;
+            let challenges = answer.headers.get_all("www-authenticate").iter().count();
+            assert_eq!(challenges, kept);
+            assert_eq!(answer.status, if kept > 0 { 401 } else { 502 });
+        }
+    }
+
     #[test]
     fn of_successes_in_one_poll_the_first_declared_wins() {
         for mode in MODES {

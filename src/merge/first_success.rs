@@ -8,7 +8,7 @@ use http::{Method, Response, StatusCode, Version, response};
 use http_body::Body;
 
 use super::collect::{Collection, Collector, arrival_index, next_batch, outcome_index};
-use super::ledger::{Failure, Ledger};
+use super::ledger::{Failure, Ledger, can_answer};
 use super::{Merge, MergeContext};
 use crate::body::{Chunks, Completeness, ResponseBody};
 use crate::error::{BoxError, Problem, discard};
@@ -78,7 +78,7 @@ where
         let mut first = None;
         for outcome in batch {
             match outcome.result {
-                Ok(response) if !response.status().is_success() => {
+                Ok(response) if !can_answer(response.status(), response.headers()) => {
                     let (head, body) = response.into_parts();
                     discard(body);
                     ledger.failed(&outcome.branch, Failure::status(&head));
@@ -112,7 +112,7 @@ where
 {
     let deadline = cx.deadline();
     let mut ledger = Ledger::new(cx, &gather);
-    let wanted = |head: &response::Parts| head.status.is_success();
+    let wanted = |head: &response::Parts| can_answer(head.status, &head.headers);
     let mut collector = Collector::new(gather, wanted, limit, deadline);
     loop {
         let batch = next_batch(&mut collector, arrival_index).await;
@@ -122,7 +122,7 @@ where
         let mut first = None;
         for arrival in batch {
             match arrival.result {
-                Ok(success) if success.head.status.is_success() => {
+                Ok(success) if wanted(&success.head) => {
                     first.get_or_insert(success);
                 }
                 Ok(failure) => ledger.failed(&arrival.branch, Failure::status(&failure.head)),

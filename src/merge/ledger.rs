@@ -4,14 +4,20 @@ use std::borrow::Cow;
 use std::error::Error;
 
 use http::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{StatusCode, response};
+use http::{HeaderMap, StatusCode, response};
 use tower::timeout::error::Elapsed;
 
 use super::MergeContext;
 use crate::body::{CollectError, Completeness};
 use crate::deadline::TimedOut;
 use crate::error::{BoxError, ClientFault, Problem, cause_ref, write_json_str};
+use crate::fields::{MAX_FIELDS, MAX_HEAD, is_oversized};
 use crate::outcome::{BranchError, BranchId, Gather};
+
+/// Whether a response can be answered with: it is a success, and its head is within the bounds of one that is passed on.
+pub(super) fn can_answer(status: StatusCode, headers: &HeaderMap) -> bool {
+    status.is_success() && !is_oversized(headers, MAX_FIELDS, MAX_HEAD)
+}
 
 /// What became of each branch, in declared order.
 #[derive(Debug)]
@@ -72,15 +78,21 @@ impl Failure {
         }
     }
 
-    /// An answer that is no success.
+    /// An answer that is no success, or none that can be answered with.
     pub(super) fn status(head: &response::Parts) -> Self {
+        let oversized = is_oversized(&head.headers, MAX_FIELDS, MAX_HEAD);
+        if oversized && head.status.is_success() {
+            return Self::new("its head is over the bound");
+        }
         let told = match head.status {
+            _ if oversized => None,
             // One that doesn't say how to do better is of no use (RFC 9110 §15.5.2).
             StatusCode::UNAUTHORIZED => Some(WWW_AUTHENTICATE),
             StatusCode::METHOD_NOT_ALLOWED => Some(ALLOW),
             _ => None,
         };
-        let fields = told.into_iter().chain([RETRY_AFTER]).flat_map(|name| {
+        let told = told.into_iter().chain((!oversized).then_some(RETRY_AFTER));
+        let fields = told.flat_map(|name| {
             let lines = head.headers.get_all(&name).iter().cloned();
             let checked = name == RETRY_AFTER;
             let lines = lines.filter(move |line| !checked || is_retry_after(line));

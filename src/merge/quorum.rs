@@ -8,7 +8,7 @@ use http_body::Body;
 
 use super::collect::{next_batch, outcome_index};
 use super::first_success::{answer, nobody, winner};
-use super::ledger::{Failure, Ledger};
+use super::ledger::{Failure, Ledger, can_answer};
 use super::{Merge, MergeContext};
 use crate::body::{Completeness, ResponseBody};
 use crate::error::{BoxError, discard};
@@ -77,7 +77,7 @@ where
             for outcome in batch {
                 let branch = outcome.branch;
                 match outcome.result {
-                    Ok(response) if response.status().is_success() => {
+                    Ok(response) if can_answer(response.status(), response.headers()) => {
                         ledger.present(&branch, Completeness::of(&response));
                         succeeded += 1;
                         match &mut first {
