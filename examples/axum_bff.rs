@@ -14,13 +14,12 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
-use tower::util::MapRequestLayer;
 use watershed::client::Client;
 use watershed::clone_request::{CloneRequestLayer, TeeBody};
 use watershed::fanout::FanOut;
 use watershed::merge::{JsonMerge, MergeLayer};
 use watershed::outcome::Branch;
-use watershed::proxy_headers::Peer;
+use watershed::proxy_headers::{Peer, ProxyHeadersLayer};
 use watershed::rewrite::{PathParams, RewriteLayer, UriTemplate};
 use watershed::timeout::ClientTimeoutLayer;
 
@@ -31,7 +30,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let client = Client::<TeeBody>::new();
     let user = ServiceBuilder::new()
-        .layer(MapRequestLayer::new(tell_for_whom))
         .layer(RewriteLayer::new(UriTemplate::try_new(&format!(
             "http://{backends}/users/{{id}}"
         ))?))
@@ -53,7 +51,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let app = Router::new()
         .route("/health", get(|| async { "ok" }))
-        .route_service("/dashboard/{id}", dashboard);
+        .route_service("/dashboard/{id}", dashboard)
+        // The backends learn for whom we ask, and from nobody else.
+        .layer(ProxyHeadersLayer::new().peer_from(|extensions| {
+            let ConnectInfo(peer) = extensions.get::<ConnectInfo<SocketAddr>>()?;
+            Some(Peer::new(*peer))
+        }));
     let listener = TcpListener::bind(listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(
@@ -65,27 +68,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Hands what axum knows to the stack: the route's parameters, decoded, and the peer's address.
-async fn hand_over(
-    params: RawPathParams,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+/// Hands what axum knows to the stack: the route's parameters, decoded.
+async fn hand_over(params: RawPathParams, mut request: Request, next: Next) -> Response {
     request
         .extensions_mut()
         .insert(PathParams::from_iter(&params));
-    request.extensions_mut().insert(Peer::new(peer));
     next.run(request).await
-}
-
-/// A rule of one branch: this backend learns for whom we ask (RFC 7239).
-fn tell_for_whom(mut request: http::Request<TeeBody>) -> http::Request<TeeBody> {
-    let peer = request.extensions().get::<Peer>();
-    if let Some(value) = peer.and_then(|peer| format!("for=\"{}\"", peer.addr()).parse().ok()) {
-        request.headers_mut().insert(http::header::FORWARDED, value);
-    }
-    request
 }
 
 /// Resolves at SIGTERM or Ctrl-C; open requests then finish.

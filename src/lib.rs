@@ -55,7 +55,7 @@
 //! | [`outcome`] | branches, how they ended, and the stream that gathers them |
 //! | [`merge`] | turns that stream into one response: JSON documents, the first success, a quorum, a closure |
 //! | [`rewrite`] | path and URI templates that a parameter can't escape from |
-//! | [`proxy_headers`] | the address that a request came from, for the branches to see |
+//! | [`proxy_headers`] | what a proxy owes to RFC 9110 in both directions, and whom it believes about the client |
 //! | [`timeout`] | one deadline over readiness, head and body of a call, as a typed error |
 //! | [`deadline`] | an absolute deadline that travels with a request |
 //! | [`client`] | a ready pooled HTTP(S) client as a Tower service (feature `client`, on by default) |
@@ -118,6 +118,8 @@ mod guide {
     mod merge {}
     #[doc = include_str!("../docs/migrating.md")]
     mod migrating {}
+    #[doc = include_str!("../docs/proxy_headers.md")]
+    mod proxy_headers {}
     #[doc = include_str!("../docs/rewrite.md")]
     mod rewrite {}
     #[doc = include_str!("../docs/testing.md")]
