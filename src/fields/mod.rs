@@ -43,7 +43,13 @@ const FOR_ALL: [HeaderName; 10] = [
 /// Nobody can nominate a `protected` field away, nor one that every recipient of the message needs.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, protected: &[HeaderName]) {
     if headers.contains_key(header::CONNECTION) {
+        // What every other message says names no field, or one that goes anyway.
+        let usual = |name: &&[u8]| {
+            let names: [&[u8]; 3] = [b"close", b"keep-alive", b"upgrade"];
+            names.iter().any(|usual| name.eq_ignore_ascii_case(usual))
+        };
         let nominated: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+            .filter(|name| !usual(name))
             .filter_map(|name| HeaderName::from_bytes(name).ok())
             .filter(|name| !FOR_ALL.contains(name) && !protected.contains(name))
             .collect();
@@ -92,6 +98,9 @@ pub(crate) fn is_claim(name: &HeaderName) -> bool {
     ];
     const PREFIXES: [&str; 2] = ["x-forwarded-", "x-original-forwarded-"];
     let name = name.as_str();
+    if !name.starts_with(['c', 'f', 't', 'x']) {
+        return false;
+    }
     if !name.contains('_') {
         return NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     }

@@ -1,10 +1,9 @@
 //! `Forwarded` (RFC 7239) and `X-Forwarded-*`: what is read of them, and how they are written.
 
 use std::fmt::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::header::{FORWARDED, HeaderName, HeaderValue};
-use http::uri::Authority;
 use http::{HeaderMap, header};
 
 use super::TrustedHops;
@@ -73,7 +72,7 @@ impl Node {
         let bracketed = text
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'));
-        if let Some(addr) = bracketed.and_then(|text| text.parse::<std::net::Ipv6Addr>().ok()) {
+        if let Some(addr) = bracketed.and_then(|text| text.parse::<Ipv6Addr>().ok()) {
             return Some(Self::Addr(IpAddr::V6(addr).to_canonical()));
         }
         let hides = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
@@ -115,7 +114,9 @@ pub(super) fn rewrite(
         let nth = hops.len().max(1);
         let first = hops.first_mut().unwrap_or(&mut own);
         let said = |name: HeaderName| nth_from_right(headers, &name, nth);
-        first.host = said(X_HOST).filter(is_host).or(first.host.take());
+        first.host = said(X_HOST)
+            .filter(|host| is_host(host.as_bytes()))
+            .or(first.host.take());
         first.proto = said(X_PROTO).filter(is_scheme).or(first.proto.take());
     }
     hops.push(own);
@@ -125,9 +126,6 @@ pub(super) fn rewrite(
         protected,
         believes_peer && !trusted.reads_forwarded(),
     );
-    for name in [X_FOR, X_HOST, X_PROTO, FORWARDED] {
-        headers.remove(name);
-    }
     if style.has_x_forwarded() {
         put(headers, X_FOR, list(&hops, write_addr));
         // The first that anybody has said it of: what the client has asked for.
@@ -147,6 +145,11 @@ pub(super) fn rewrite(
 
 /// What was not written by a proxy of ours goes. One that writes `X-Forwarded-*` is believed to write all of them.
 fn drop_claims(headers: &mut HeaderMap, protected: &[HeaderName], keep_x_forwarded: bool) {
+    for name in [X_FOR, X_HOST, X_PROTO, FORWARDED] {
+        if !protected.contains(&name) {
+            headers.remove(name);
+        }
+    }
     let goes = |name: &&HeaderName| {
         let kept = keep_x_forwarded && name.as_str().starts_with("x-forwarded-");
         is_claim(name) && !kept && !protected.contains(name)
@@ -191,29 +194,32 @@ fn nth_from_right(headers: &HeaderMap, name: &HeaderName, nth: usize) -> Option<
     HeaderValue::from_bytes(said).ok()
 }
 
-fn is_host(value: &HeaderValue) -> bool {
-    host_of(value.as_bytes()).is_some()
-}
-
 fn is_scheme(value: &HeaderValue) -> bool {
     let scheme = value.as_bytes();
     let may_follow = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
     scheme.first().is_some_and(u8::is_ascii_alphabetic) && scheme.iter().all(may_follow)
 }
 
-/// `host[:port]`, with a host and without a user name.
-pub(super) fn host_of(value: &[u8]) -> Option<Authority> {
-    let authority = Authority::try_from(value).ok()?;
-    let (host, text) = (authority.host(), authority.as_str());
-    let port = text.strip_prefix(host)?;
-    let sound = match port.strip_prefix(':') {
-        // RFC 3986 §3.2.3: the port may be empty.
-        Some(port) => port.is_empty() || authority.port_u16().is_some(),
-        None => port.is_empty(),
+/// Whether it is `host[:port]`, with a host and without a user name.
+pub(super) fn is_host(value: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(value) else {
+        return false;
     };
-    // Of what else RFC 3986 allows in a name, `,` and `;` would end it in the fields where we write it.
-    let may_stand = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+=%:[]".contains(&byte);
-    (sound && !host.is_empty() && text.bytes().all(may_stand)).then_some(authority)
+    let (valid, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((addr, port)) => (addr.parse::<Ipv6Addr>().is_ok(), port),
+        None => {
+            let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            // Of what else RFC 3986 allows in a name, `,` and `;` would end it in the fields where we write it.
+            let may_stand =
+                |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+=%".contains(&byte);
+            (!name.is_empty() && name.bytes().all(may_stand), port)
+        }
+    };
+    // RFC 3986 §3.2.3: the port may be empty.
+    let digits = port.strip_prefix(':').unwrap_or_default();
+    let is_port = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let in_range = digits.is_empty() || digits.parse::<u16>().is_ok();
+    valid && is_port && in_range && (port.is_empty() || port.starts_with(':'))
 }
 
 /// The elements of all `Forwarded` lines, from left to right; `None` for what is none.
@@ -259,7 +265,7 @@ fn parse_element(element: &[u8]) -> Option<Hop> {
     let value = |text: Option<String>| HeaderValue::try_from(text?).ok();
     Some(Hop {
         node: Node::parse(&node?)?,
-        host: value(host).filter(is_host),
+        host: value(host).filter(|host| is_host(host.as_bytes())),
         proto: value(proto).filter(is_scheme),
     })
 }

@@ -7,7 +7,7 @@ use http::header::{HeaderName, HeaderValue, VIA};
 use http::{Extensions, HeaderMap, Version};
 use tower::Layer;
 
-use super::forwarded::is_token;
+use super::forwarded::{is_host, is_token};
 use super::{ForwardedStyle, ProxyHeaders, TrustedHops};
 use crate::fields::{MAX_FIELDS, MAX_HEAD};
 use crate::params::Peer;
@@ -174,8 +174,7 @@ impl ProxyHeadersLayer {
     #[must_use]
     #[track_caller]
     pub fn via(mut self, name: &str) -> Self {
-        let valid =
-            is_token(name.as_bytes()) || super::forwarded::host_of(name.as_bytes()).is_some();
+        let valid = is_token(name.as_bytes()) || is_host(name.as_bytes());
         assert!(valid, "{name:?} is not a name for a proxy");
         self.config.via = Some(name.into());
         self

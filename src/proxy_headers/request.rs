@@ -6,7 +6,7 @@ use http::header::{
 };
 use http::{HeaderMap, Method, Response, StatusCode, Uri, Version, request, uri};
 
-use super::forwarded::{self, host_of};
+use super::forwarded::{self, is_host};
 use super::layer::Config;
 use crate::error::Problem;
 use crate::fields::{strip_hop_by_hop, tokens};
@@ -115,13 +115,13 @@ fn settle_host(parts: &mut request::Parts) -> Result<(), Refusal> {
     if another.is_some() {
         return Err(bad_request("the request has more than one Host"));
     }
-    if line.is_some_and(|line| host_of(line.as_bytes()).is_none()) {
+    if line.is_some_and(|line| !is_host(line.as_bytes())) {
         return Err(bad_request("the request's Host is not one"));
     }
     let host = match parts.uri.authority() {
         Some(authority) => {
-            let host = host_of(authority.as_str().as_bytes());
-            let host = host.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+            let text = Some(authority.as_str()).filter(|text| is_host(text.as_bytes()));
+            let host = text.and_then(|text| HeaderValue::from_str(text).ok());
             Some(host.ok_or(bad_request("the request's target names no host"))?)
         }
         None => None,
