@@ -91,6 +91,9 @@ pub mod body;
 pub mod client;
 pub mod clone_request;
 pub mod deadline;
+#[cfg(feature = "decompression")]
+#[cfg_attr(docsrs, doc(cfg(feature = "decompression")))]
+pub mod decompression;
 pub mod error;
 pub mod fanout;
 pub mod merge;
