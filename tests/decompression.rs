@@ -723,6 +723,7 @@ mod bounds {
             let mut turns = 0;
             let end = loop {
                 turns += 1;
+                assert!(turns < 10_000, "{name}: it has no end");
                 let before = given.load(Ordering::Relaxed);
                 let polled = body.enter(|cx, body| body.poll_frame(cx));
                 assert!(given.load(Ordering::Relaxed) - before <= 16, "{name}");
