@@ -832,6 +832,23 @@ mod streaming {
     }
 
     #[tokio::test]
+    async fn it_ends_when_all_is_decoded_and_not_when_all_is_read() {
+        for (name, encode) in CODINGS {
+            let (feed, mut body) = fed(name).await;
+            feed.data(encode(&document(10_000)));
+            feed.end();
+            let mut given = 0;
+            while given < document(10_000).len() {
+                assert!(!body.is_end_stream(), "{name}, at {given}");
+                let frame = assert_ready!(poll(&mut body)).expect("a frame");
+                given += frame.expect("decoded").into_data().expect("data").len();
+            }
+            assert!(assert_ready!(poll(&mut body)).is_none());
+            assert!(body.is_end_stream());
+        }
+    }
+
+    #[tokio::test]
     async fn trailers_pass_without_the_digests_of_other_bytes() {
         for (name, pieces) in pieces() {
             let (feed, mut body) = fed(name).await;
