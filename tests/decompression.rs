@@ -270,22 +270,28 @@ mod head {
     // B24
     #[tokio::test]
     async fn the_answer_to_head_has_the_head_of_the_answer_to_get() {
-        let head = |status: u16| {
+        let head = |status: u16, body: &'static str| {
             let response = Response::builder().status(status);
             response
                 .header("content-encoding", "gzip")
                 .header("content-length", "20")
                 .header("etag", "\"a\"")
-                .body(Empty::<Bytes>::new())
+                .body(Full::<Bytes>::from(body))
                 .expect("a response")
         };
         for (method, status) in [(Method::HEAD, 200), (Method::HEAD, 404), (Method::GET, 304)] {
-            let response = through(DecompressionLayer::new(), method, head(status)).await;
+            let response =
+                through(DecompressionLayer::new(), method.clone(), head(status, "")).await;
             assert_eq!(response.headers().len(), 1);
             assert_eq!(response.headers()["etag"], "W/\"a\"");
             assert!(response.body().is_end_stream());
             assert_eq!(response.size_hint().exact(), Some(0));
             assert!(response.into_body().frame().await.is_none());
+            // Nothing is to be decoded, whatever there is.
+            let response = through(DecompressionLayer::new(), method, head(status, "x")).await;
+            assert_eq!(response.size_hint().exact(), Some(1));
+            let body = response.into_body().collect().await.expect("whole");
+            assert_eq!(body.to_bytes(), "x");
         }
     }
 }
