@@ -58,6 +58,7 @@
 //! | [`proxy_headers`] | what a proxy owes to RFC 9110 in both directions, and whom it believes about the client |
 //! | [`timeout`] | one deadline over readiness, head and body of a call, as a typed error |
 //! | [`deadline`] | an absolute deadline that travels with a request |
+//! | [`decompression`] | compressed answers of a branch, decoded within a bound (feature `decompression`) |
 //! | [`client`] | a ready pooled HTTP(S) client as a Tower service (feature `client`, on by default) |
 //! | [`body`], [`error`] | response bodies of our own, budgets, problem answers, finding a cause in a chain |
 //! | [`test_util`] | a scripted backend, and an audit that no call crosses another (feature `test-util`) |
@@ -80,6 +81,7 @@
 //! |---|---|---|
 //! | `client` | yes | the [`client`] module (hyper, hyper-util) |
 //! | `tls` | no | HTTPS for it (hyper-rustls with ring, the Mozilla root certificates) |
+//! | `decompression` | no | the [`decompression`] module (tower-http; gzip, deflate and brotli in Rust alone) |
 //! | `test-util` | no | the [`test_util`] module |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -91,6 +93,9 @@ pub mod body;
 pub mod client;
 pub mod clone_request;
 pub mod deadline;
+#[cfg(feature = "decompression")]
+#[cfg_attr(docsrs, doc(cfg(feature = "decompression")))]
+pub mod decompression;
 pub mod error;
 pub mod fanout;
 pub mod merge;
@@ -133,4 +138,7 @@ mod guide {
     #[cfg(feature = "client")]
     #[doc = include_str!("../docs/client.md")]
     mod client {}
+    #[cfg(feature = "decompression")]
+    #[doc = include_str!("../docs/decompression.md")]
+    mod decompression {}
 }

@@ -10,6 +10,8 @@ use tower::timeout::error::Elapsed;
 use super::MergeContext;
 use crate::body::{CollectError, Completeness};
 use crate::deadline::TimedOut;
+#[cfg(feature = "decompression")]
+use crate::decompression::DecompressionError;
 use crate::error::{BoxError, ClientFault, Problem, cause_ref, write_json_str};
 use crate::fields::{MAX_FIELDS, MAX_HEAD, is_oversized};
 use crate::outcome::{BranchError, BranchId, Gather};
@@ -130,7 +132,7 @@ impl Failure {
                 }
                 match cause_ref::<CollectError>(error) {
                     Some(CollectError::TooLarge { .. }) => Self::new("larger than its budget"),
-                    Some(CollectError::Body(_)) => Self::new("its body was cut short"),
+                    Some(CollectError::Body(error)) => Self::new(why_broken(error.as_ref())),
                     None => Self::new("failed"),
                 }
             }
@@ -178,6 +180,23 @@ fn is_retry_after(value: &HeaderValue) -> bool {
     let date = value.len() == 29 && value.ends_with(b" GMT") && value.iter().all(in_a_date);
     seconds || date
 }
+
+/// Why a body ended with `error`.
+#[cfg(feature = "decompression")]
+fn why_broken(error: &(dyn Error + 'static)) -> &'static str {
+    match cause_ref(error) {
+        Some(DecompressionError::TooLarge { .. }) => "larger than its budget",
+        Some(_) => "its body could not be decoded",
+        None => CUT_SHORT,
+    }
+}
+
+#[cfg(not(feature = "decompression"))]
+fn why_broken(_: &(dyn Error + 'static)) -> &'static str {
+    CUT_SHORT
+}
+
+const CUT_SHORT: &str = "its body was cut short";
 
 /// Whether the cause of an error is that something took too long: one of our timeouts, Tower's, or the client's or the
 /// system's when it connects.
