@@ -40,7 +40,8 @@ const FOR_ALL: [HeaderName; 10] = [
 
 /// Removes the fields that concern one connection only: the known ones, and those that any `Connection` line nominates.
 ///
-/// Nobody can nominate a `protected` field away, nor one that every recipient of the message needs.
+/// Nobody can nominate a `protected` field away, nor one that every recipient of the message needs, nor what a proxy has said
+/// of where the message comes from (CVE-2022-31813, CVE-2024-45410): whether that is believed is not for the sender to say.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, protected: &[HeaderName]) {
     if headers.contains_key(header::CONNECTION) {
         // What every other message says names no field, or one that goes anyway.
@@ -51,7 +52,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, protected: &[HeaderName]
         let nominated: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
             .filter(|name| !usual(name))
             .filter_map(|name| HeaderName::from_bytes(name).ok())
-            .filter(|name| !FOR_ALL.contains(name) && !protected.contains(name))
+            .filter(|name| !FOR_ALL.contains(name) && !protected.contains(name) && !is_claim(name))
             .collect();
         for name in nominated {
             headers.remove(name);

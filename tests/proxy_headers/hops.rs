@@ -204,6 +204,38 @@ fn a_protected_field_stays_whatever_the_client_says() {
     assert!(!head.headers.contains_key("connection") && !head.headers.contains_key("upgrade"));
 }
 
+// CVE-2022-31813, CVE-2024-45410: proxies whose `X-Forwarded-*` a client could name away.
+#[test]
+fn what_a_trusted_proxy_has_written_can_not_be_named_away() {
+    use watershed::proxy_headers::{ForwardedStyle, TrustedHops};
+
+    let named = (
+        "connection",
+        "x-forwarded-for, x-forwarded-proto, forwarded, x-real-ip",
+    );
+    let layer = layer().trusted_hops(TrustedHops::last(1));
+    let said = [
+        ("x-forwarded-for", "203.0.113.9"),
+        ("x-forwarded-proto", "https"),
+        named,
+    ];
+    let head = passed(&layer, get(&said));
+    assert_eq!(
+        line(&head.headers, "x-forwarded-for"),
+        Some("203.0.113.9, 192.0.2.7")
+    );
+    assert_eq!(line(&head.headers, "x-forwarded-proto"), Some("https"));
+
+    let layer = layer
+        .trusted_hops(TrustedHops::last(1).in_forwarded())
+        .forwarded(ForwardedStyle::Rfc7239);
+    let head = passed(&layer, get(&[("forwarded", "for=203.0.113.9"), named]));
+    assert_eq!(
+        line(&head.headers, "forwarded"),
+        Some("for=203.0.113.9, for=192.0.2.7;host=h;proto=http")
+    );
+}
+
 // B03
 #[test]
 fn where_both_say_how_long_it_is_the_coding_is_right() {
