@@ -138,7 +138,13 @@ fn settle_host(parts: &mut request::Parts) -> Result<(), Refusal> {
         parts.headers.insert(HOST, host);
     }
     if parts.method == Method::CONNECT {
-        return Ok(());
+        // One with a scheme is for another protocol in a stream of HTTP/2 (RFC 8441 §4).
+        let port = parts.uri.authority().and_then(uri::Authority::port_u16);
+        return match parts.uri.scheme().is_some() || port.is_some() {
+            true => Ok(()),
+            // RFC 9110 §9.3.6: there is none by default.
+            false => Err(bad_request("a CONNECT is for a host and a port")),
+        };
     }
     let Some(path) = parts.uri.path_and_query() else {
         return Err(bad_request("the request's target has no path"));
@@ -168,6 +174,9 @@ fn check_method(
             StatusCode::NOT_IMPLEMENTED,
             "this proxy passes no TRACE on",
         )),
+        _ if asterisk && parts.method != Method::OPTIONS => {
+            Err(bad_request("the target * is for OPTIONS"))
+        }
         Method::TRACE if has_content => Err(bad_request("a TRACE has no content")),
         Method::TRACE => {
             // It comes back in the response, for any script to read.
@@ -176,8 +185,6 @@ fn check_method(
             Ok(())
         }
         Method::OPTIONS if asterisk && !config.forwards_options => Err(Refusal::NoContent),
-        Method::OPTIONS => Ok(()),
-        _ if asterisk => Err(bad_request("the target * is for OPTIONS")),
         _ => Ok(()),
     }
 }

@@ -29,7 +29,16 @@ fn connect_is_passed_on_only_if_it_may_be() {
         }
     }
     // RFC 9110 §9.3.6: there is a port, and it is one; user names have no place in any target.
-    for target in ["a:65536", "a:+1", "user@a:443"] {
+    for target in [
+        "a",
+        "a:",
+        "a:65536",
+        "a:+1",
+        "user@a:443",
+        "/",
+        "*",
+        "/a:443",
+    ] {
         let line_of = format!("CONNECT {target} HTTP/1.1");
         assert_refused(&layer, request(&line_of, &[HOST]), 400);
     }
@@ -61,6 +70,7 @@ fn trace_is_passed_on_only_if_it_may_be_and_without_credentials() {
     let mut with_content = request("TRACE / HTTP/1.1", &[HOST]);
     *with_content.body_mut() = "content".into();
     assert_refused(&layer, with_content, 400);
+    assert_refused(&layer, request("TRACE * HTTP/1.1", &[HOST]), 400);
     // The credentials of other requests stay.
     let head = passed(&layer, request("GET /a HTTP/1.1", &secrets));
     assert_eq!(head.headers.get_all("cookie").iter().count(), 2);
