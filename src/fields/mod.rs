@@ -80,33 +80,61 @@ pub(crate) fn tokens<'a>(
 }
 
 /// Whether a field is one by which a proxy tells where a request came from, or what it was before: whoever can write it can
-/// pretend to be somebody else. Many servers take `_` for `-`.
+/// pretend to be somebody else. CGI and its like take `_` for `-`, and some of them every other character as well.
 pub(crate) fn is_claim(name: &HeaderName) -> bool {
-    const NAMES: [&str; 13] = [
-        "cf-connecting-ip",
-        "fastly-client-ip",
-        "forwarded",
-        "true-client-ip",
-        "x-client-ip",
-        "x-cluster-client-ip",
-        "x-envoy-external-address",
-        "x-forwarded",
-        "x-host",
-        "x-original-host",
-        "x-original-url",
-        "x-real-ip",
-        "x-rewrite-url",
-    ];
-    const PREFIXES: [&str; 2] = ["x-forwarded-", "x-original-forwarded-"];
     let name = name.as_str();
-    if !name.starts_with(['c', 'f', 't', 'x']) {
+    if !name.starts_with(['c', 'd', 'f', 'p', 't', 'w', 'x']) {
         return false;
     }
-    if !name.contains('_') {
-        return NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    if is_plain(name) {
+        return is_plain_claim(name);
     }
-    let name = name.replace('_', "-");
-    NAMES.contains(&&*name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    let is_plain = |c: char| c.is_ascii_alphanumeric();
+    is_plain_claim(&name.replace(|c| !is_plain(c), "-"))
+}
+
+/// Whether nobody takes a name for another one.
+pub(crate) fn is_plain(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    name.bytes().all(is_plain)
+}
+
+fn is_plain_claim(name: &str) -> bool {
+    const PREFIXES: [&str; 2] = ["x-forwarded-", "x-original-"];
+    matches!(
+        name,
+        "cf-connecting-ip"
+            | "cf-connecting-ipv6"
+            | "cf-pseudo-ipv4"
+            | "client-ip"
+            | "cloudfront-viewer-address"
+            | "do-connecting-ip"
+            | "fastly-client-ip"
+            | "fly-client-ip"
+            | "forwarded"
+            | "forwarded-for"
+            | "front-end-https"
+            | "proxy-client-ip"
+            | "true-client-ip"
+            | "wl-proxy-client-ip"
+            | "x-appengine-user-ip"
+            | "x-azure-clientip"
+            | "x-azure-socketip"
+            | "x-client-ip"
+            | "x-cluster-client-ip"
+            | "x-envoy-external-address"
+            | "x-envoy-internal"
+            | "x-forwarded"
+            | "x-host"
+            | "x-originating-ip"
+            | "x-real-ip"
+            | "x-remote-addr"
+            | "x-remote-ip"
+            | "x-rewrite-url"
+            | "x-scheme"
+            | "x-true-client-ip"
+            | "x-url-scheme"
+    ) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The most fields in the head of a response that is passed on, and the most bytes of their names and values.

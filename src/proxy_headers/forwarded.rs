@@ -7,7 +7,7 @@ use http::header::{FORWARDED, HeaderName, HeaderValue};
 use http::{HeaderMap, header};
 
 use super::TrustedHops;
-use crate::fields::{is_claim, tokens};
+use crate::fields::{is_claim, is_plain, tokens};
 use crate::params::Peer;
 
 const X_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -151,8 +151,9 @@ fn drop_claims(headers: &mut HeaderMap, protected: &[HeaderName], keep_x_forward
         }
     }
     let goes = |name: &&HeaderName| {
-        let kept = keep_x_forwarded && name.as_str().starts_with("x-forwarded-");
-        is_claim(name) && !kept && !protected.contains(name)
+        // As it writes them: a name that some servers only take for one of these has come past it.
+        let kept = name.as_str().starts_with("x-forwarded-") && is_plain(name.as_str());
+        is_claim(name) && !(keep_x_forwarded && kept) && !protected.contains(name)
     };
     let claims: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
     for name in claims {

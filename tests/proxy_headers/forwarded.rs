@@ -66,11 +66,25 @@ fn by_default_nobody_is_believed_and_the_peer_is_told_of() {
 fn a_claim_goes_under_every_name_in_use() {
     for name in [
         "cf-connecting-ip",
+        "cf-connecting-ipv6",
+        "cf-pseudo-ipv4",
+        "client-ip",
+        "cloudfront-viewer-address",
+        "do-connecting-ip",
         "fastly-client-ip",
+        "fly-client-ip",
+        "forwarded-for",
+        "front-end-https",
+        "proxy-client-ip",
         "true-client-ip",
+        "wl-proxy-client-ip",
+        "x-appengine-user-ip",
+        "x-azure-clientip",
+        "x-azure-socketip",
         "x-client-ip",
         "x-cluster-client-ip",
         "x-envoy-external-address",
+        "x-envoy-internal",
         "x-forwarded",
         "x-forwarded-anything",
         "x-forwarded-by",
@@ -82,17 +96,29 @@ fn a_claim_goes_under_every_name_in_use() {
         "x-forwarded-ssl",
         "x-forwarded-user",
         "x-host",
+        "x-original-for",
         "x-original-forwarded-for",
         "x-original-host",
+        "x-original-proto",
+        "x-original-uri",
         "x-original-url",
+        "x-originating-ip",
         "x-real-ip",
+        "x-remote-addr",
+        "x-remote-ip",
         "x-rewrite-url",
+        "x-scheme",
+        "x-true-client-ip",
+        "x-url-scheme",
         // To CGI, WSGI and their like these are the same; to some, so is every other character.
         "x_forwarded_for",
         "x_forwarded-for",
         "x-forwarded_for",
         "x-forwarded_host",
         "x_real_ip",
+        "x.forwarded.for",
+        "x~real~ip",
+        "x-forwarded.proto",
     ] {
         for value in ["127.0.0.1", ""] {
             let fields = [(name, value), (name, value), ("x-kept", "1")];
@@ -618,6 +644,9 @@ fn a_trusted_proxy_is_believed_to_write_all_of_x_forwarded() {
     assert_eq!(line(&head.headers, "x-forwarded-prefix"), Some("/shop"));
     // Other names are of other proxies.
     assert!(!head.headers.contains_key("x-real-ip"));
+    // As it writes them: a name that only looks like one of them to some servers is none of its own.
+    let head = passed(&trusting, get(&[("x-forwarded-client_cert", "evil")]));
+    assert!(!head.headers.contains_key("x-forwarded-client_cert"));
     // A stranger is not.
     let stranger = layer().trusted_hops(TrustedHops::networks(["10.0.0.0/8"]));
     let head = passed(&stranger, get(&fields));
