@@ -90,7 +90,7 @@ pub(super) fn rewrite(
     peer: Option<Peer>,
     host: Option<&HeaderValue>,
 ) {
-    let Some(peer) = peer else {
+    let Some(peer) = peer.filter(|_| style != ForwardedStyle::Omit) else {
         drop_claims(headers, protected, false);
         return;
     };

@@ -647,6 +647,9 @@ fn a_trusted_proxy_is_believed_to_write_all_of_x_forwarded() {
     // As it writes them: a name that only looks like one of them to some servers is none of its own.
     let head = passed(&trusting, get(&[("x-forwarded-client_cert", "evil")]));
     assert!(!head.headers.contains_key("x-forwarded-client_cert"));
+    // "A backend sees this proxy only."
+    let silent = trusting.forwarded(ForwardedStyle::Omit);
+    assert_eq!(claims(&silent, get(&fields)), [""; 0]);
     // A stranger is not.
     let stranger = layer().trusted_hops(TrustedHops::networks(["10.0.0.0/8"]));
     let head = passed(&stranger, get(&fields));
