@@ -10,11 +10,12 @@ use pin_project_lite::pin_project;
 
 use super::{is_claim, strip_hop_by_hop};
 
-/// Removes the trailer fields that nobody may send: those for framing, routing, authentication, request modifiers and
-/// content (RFC 9110 §6.5.1). What a head may not carry past us, a trailer may not either.
+/// Removes the trailer fields that nobody may send: those for framing, routing, authentication, request modifiers, response
+/// controls and content (RFC 9110 §6.5.1). What a head may not carry past us, a trailer may not either.
 pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
-    const FORBIDDEN: [HeaderName; 23] = [
+    const FORBIDDEN: [HeaderName; 31] = [
         header::ACCEPT_ENCODING,
+        header::AGE,
         header::AUTHORIZATION,
         header::CACHE_CONTROL,
         header::CONTENT_ENCODING,
@@ -22,21 +23,28 @@ pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
         header::CONTENT_RANGE,
         header::CONTENT_TYPE,
         header::COOKIE,
+        header::DATE,
         header::EXPECT,
+        header::EXPIRES,
         header::HOST,
         header::IF_MATCH,
         header::IF_MODIFIED_SINCE,
         header::IF_NONE_MATCH,
         header::IF_RANGE,
         header::IF_UNMODIFIED_SINCE,
+        header::LOCATION,
         header::MAX_FORWARDS,
         header::ORIGIN,
         header::PRAGMA,
         header::RANGE,
         header::REFERER,
+        header::RETRY_AFTER,
         header::SET_COOKIE,
         header::TRAILER,
+        header::VARY,
         header::VIA,
+        header::WARNING,
+        header::WWW_AUTHENTICATE,
     ];
     strip_hop_by_hop(trailers, &[]);
     for name in FORBIDDEN {

@@ -88,6 +88,7 @@ async fn trailers_say_no_more_than_they_may_in_both_directions() {
         "origin",
         "proxy-authenticate",
         "set-cookie",
+        "www-authenticate",
         // What changes a request.
         "accept-encoding",
         "expect",
@@ -99,6 +100,15 @@ async fn trailers_say_no_more_than_they_may_in_both_directions() {
         "pragma",
         "range",
         "referer",
+        // What controls a response.
+        "age",
+        "cache-control",
+        "date",
+        "expires",
+        "location",
+        "retry-after",
+        "vary",
+        "warning",
         // What the content is.
         "content-encoding",
         "content-range",
