@@ -9,11 +9,13 @@ use http::header::{self, HeaderName, HeaderValue};
 pub(crate) use credentials::{drop_credentials, restore, withhold};
 pub(crate) use trailers::{HeldTrailers, strip_trailers};
 
-/// The fields that concern one connection only (RFC 9110 §7.6.1), and those of a proxy's own (§11.7).
-const HOP_BY_HOP: [HeaderName; 10] = [
+/// The fields that concern one connection only (RFC 9110 §7.6.1), and those of a proxy's own (§11.7); and `Proxy`, which is
+/// nobody's field, but which a CGI script takes for the proxy to use (CVE-2016-5385).
+const HOP_BY_HOP: [HeaderName; 11] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("http2-settings"),
+    HeaderName::from_static("proxy"),
     header::PROXY_AUTHENTICATE,
     HeaderName::from_static("proxy-authentication-info"),
     header::PROXY_AUTHORIZATION,

@@ -16,6 +16,8 @@ const OF_THE_CONNECTION: &[(&str, &str)] = &[
     ("transfer-encoding", "chunked"),
     ("upgrade", "h2c"),
     ("http2-settings", "AAMAAABkAAQAAP__"),
+    // CVE-2016-5385: to a CGI script it is `HTTP_PROXY`.
+    ("proxy", "http://evil.example"),
 ];
 
 #[test]
