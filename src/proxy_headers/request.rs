@@ -73,6 +73,9 @@ pub(super) fn admit(
         _ => None,
     };
     strip_hop_by_hop(headers, &config.protected);
+    if parts.version >= Version::HTTP_2 {
+        put_cookie_together(headers);
+    }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -217,6 +220,27 @@ fn count_forwards(parts: &mut request::Parts) -> Result<(), Refusal> {
     };
     parts.headers.insert(MAX_FORWARDS, left.into());
     Ok(())
+}
+
+/// HTTP/2 cuts a cookie into fields, to compress it better; nobody else knows what that means (RFC 9113 §8.2.3).
+fn put_cookie_together(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if crumbs.len() < 2 {
+        return;
+    }
+    if let Ok(mut cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        cookie.set_sensitive(
+            headers
+                .get_all(COOKIE)
+                .iter()
+                .any(HeaderValue::is_sensitive),
+        );
+        headers.insert(COOKIE, cookie);
+    }
 }
 
 /// Whether the client takes trailers: all of `TE` that concerns more than one hop.

@@ -309,6 +309,30 @@ fn the_fields_that_tell_of_trailers_and_of_content_pass() {
     }
 }
 
+// RFC 9113 §8.2.3: HTTP/2 may cut a cookie into fields; one of HTTP/1.1, or a service, would read the first only.
+#[test]
+fn the_crumbs_of_a_cookie_are_put_together() {
+    let crumbs = [("cookie", "a=b"), ("cookie", "c=d"), ("cookie", "e=f")];
+    for version in ["HTTP/2", "HTTP/3"] {
+        let request = request(&format!("GET http://h/ {version}"), &crumbs);
+        let head = passed(&layer(), request);
+        assert_eq!(line(&head.headers, "cookie"), Some("a=b; c=d; e=f"));
+    }
+    let mut request = request("GET http://h/ HTTP/2", &crumbs[..1]);
+    assert_eq!(
+        line(&passed(&layer(), request.clone()).headers, "cookie"),
+        Some("a=b")
+    );
+    request.headers_mut().append(
+        "cookie",
+        HeaderValue::from_bytes(b"\xff=\x80").expect("a value"),
+    );
+    assert_eq!(
+        passed(&layer(), request).headers["cookie"].as_bytes(),
+        b"a=b; \xff=\x80"
+    );
+}
+
 #[test]
 fn via_is_added_in_both_directions() {
     let layer = layer().via("front");
