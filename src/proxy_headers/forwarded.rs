@@ -210,9 +210,10 @@ pub(super) fn is_host(value: &[u8]) -> bool {
         Some((addr, port)) => (addr.parse::<Ipv6Addr>().is_ok(), port),
         None => {
             let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
-            // Of what else RFC 3986 allows in a name, `,` and `;` would end it in the fields where we write it.
+            // Of what else RFC 3986 allows in a name, `,` and `;` would end it in the fields where we write it, parentheses
+            // are a comment in `Via`, and what `%2E` is depends on who decodes it.
             let may_stand =
-                |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+=%".contains(&byte);
+                |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'*+=".contains(&byte);
             (!name.is_empty() && name.bytes().all(may_stand), port)
         }
     };

@@ -367,7 +367,16 @@ fn via_is_added_in_both_directions() {
 
 #[test]
 fn what_is_no_name_for_a_proxy_is_a_mistake() {
-    for name in ["", "a b", "a, 1.1 b", "a\r\nx: y", "é", "user@front", "a/b"] {
+    for name in [
+        "",
+        "a b",
+        "a, 1.1 b",
+        "a\r\nx: y",
+        "é",
+        "user@front",
+        "(a)",
+        "a/b",
+    ] {
         let built = std::panic::catch_unwind(|| layer().via(name));
         assert!(built.is_err(), "{name:?}");
     }

@@ -59,6 +59,9 @@ const MALFORMED: &[&str] = &[
     "[::1][::1]",
     "[fe80::1%25eth0]",
     "caf\u{e9}",
+    "(a)",
+    "a%2eb",
+    "%",
 ];
 
 const SOUND: &[&str] = &[
