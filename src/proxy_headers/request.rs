@@ -4,7 +4,8 @@ use bytes::Bytes;
 use http::header::{
     AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderValue, MAX_FORWARDS, TE, UPGRADE,
 };
-use http::{HeaderMap, Method, Response, StatusCode, Uri, Version, request, uri};
+use http::uri::{self, PathAndQuery};
+use http::{HeaderMap, Method, Response, StatusCode, Uri, Version, request};
 
 use super::forwarded::{self, is_host};
 use super::layer::Config;
@@ -149,13 +150,13 @@ fn settle_host(parts: &mut request::Parts) -> Result<(), Refusal> {
             false => Err(bad_request("a CONNECT is for a host and a port")),
         };
     }
-    let Some(path) = parts.uri.path_and_query() else {
+    let Some(path) = parts.uri.path_and_query().and_then(own_path) else {
         return Err(bad_request("the request's target has no path"));
     };
     if parts.uri.authority().is_some() || parts.uri.scheme().is_some() {
         // By its parts: read again, a path that begins with `//` would be an authority.
         let mut target = uri::Parts::default();
-        target.path_and_query = Some(path.clone());
+        target.path_and_query = Some(path);
         parts.uri = Uri::from_parts(target).unwrap_or_default();
     }
     Ok(())
@@ -166,6 +167,16 @@ fn check_method(
     config: &Config,
     parts: &mut request::Parts,
     has_content: bool,
+/// The path as it is sent, if it is one: `/` stands for none (RFC 9112 §3.2.1).
+fn own_path(path: &PathAndQuery) -> Option<PathAndQuery> {
+    match path.as_str() {
+        "*" => Some(path.clone()),
+        text if text.starts_with('/') => Some(path.clone()),
+        text if text.starts_with('?') => format!("/{text}").try_into().ok(),
+        _ => None,
+    }
+}
+
 ) -> Result<(), Refusal> {
     let asterisk = parts.uri.path() == "*";
     match parts.method {

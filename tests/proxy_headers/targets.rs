@@ -173,6 +173,7 @@ fn the_authority_of_the_target_wins_and_goes_no_further() {
         ("https://a:8443/", "a:8443", "/"),
         ("http://[::1]:80/x", "[::1]:80", "/x"),
         ("http://a", "a", "/"),
+        ("http://a?y=z", "a", "/?y=z"),
         // B15
         ("http://a//evil.example/x", "a", "//evil.example/x"),
         (
