@@ -7,7 +7,7 @@ use http::header::{
 use http::uri::{self, PathAndQuery};
 use http::{HeaderMap, Method, Response, StatusCode, Uri, Version, request};
 
-use super::forwarded::{self, is_host};
+use super::forwarded::{self, is_host, is_token};
 use super::layer::Config;
 use crate::error::Problem;
 use crate::fields::{strip_hop_by_hop, tokens};
@@ -274,10 +274,13 @@ fn upgrade(headers: &HeaderMap, allowed: &[Box<str>]) -> Option<HeaderValue> {
 /// Those of the protocols in `Upgrade` that may be.
 pub(super) fn allowed_protocols(headers: &HeaderMap, allowed: &[Box<str>]) -> Option<HeaderValue> {
     let protocols: Vec<&[u8]> = tokens(headers, &UPGRADE)
-        .filter(|token| {
-            let name = token.split(|&byte| byte == b'/').next().unwrap_or_default();
+        .filter(|protocol| {
+            let mut parts = protocol.split(|&byte| byte == b'/');
+            let (name, version) = (parts.next().unwrap_or_default(), parts.next());
             let is_name = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-            allowed.iter().any(|known| is_name(known))
+            // RFC 9110 §7.8.
+            let is_one = version.is_none_or(is_token) && parts.next().is_none();
+            is_one && allowed.iter().any(|known| is_name(known))
         })
         .collect();
     if protocols.is_empty() {

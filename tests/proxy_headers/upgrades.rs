@@ -49,6 +49,11 @@ fn only_an_upgrade_that_may_be_is_asked_for() {
         (&["websocket "], Some("websocket"), Some("websocket")),
         (&["websocket;q=1"], None, None),
         (&["\"websocket\""], None, None),
+        // What is no version of one.
+        (&["websocket/a b"], None, None),
+        (&["websocket/"], None, None),
+        (&["websocket/\u{e9}"], None, None),
+        (&["websocket/1/2"], None, None),
         (&["", ",", ","], None, None),
         (&[], None, None),
     ] {
