@@ -53,6 +53,9 @@ const fn bad_request(detail: &'static str) -> Refusal {
 pub(super) struct Exchange {
     /// The protocols that the request asks to change to.
     pub(super) upgrade: Option<HeaderValue>,
+    /// Whether it could have asked for one: HTTP/1.0 has none, and a stream of HTTP/2 can't become another protocol
+    /// (RFC 9113 §8.6).
+    pub(super) may_upgrade: bool,
 }
 
 /// Makes `parts` what this proxy sends on.
@@ -68,11 +71,10 @@ pub(super) fn admit(
 
     let headers = &mut parts.headers;
     let trailers = wants_trailers(headers);
-    let upgrade = match parts.version {
-        Version::HTTP_11 => upgrade(headers, &config.upgrades),
-        // HTTP/1.0 has none, and a stream of HTTP/2 can't become another protocol (RFC 9113 §8.6).
-        _ => None,
-    };
+    let may_upgrade = parts.version == Version::HTTP_11;
+    let upgrade = may_upgrade
+        .then(|| upgrade(headers, &config.upgrades))
+        .flatten();
     strip_hop_by_hop(headers, &config.protected);
     if parts.version >= Version::HTTP_2 {
         put_cookie_together(headers);
@@ -93,7 +95,10 @@ pub(super) fn admit(
         host.as_ref(),
     );
     config.add_via(headers, parts.version);
-    Ok(Exchange { upgrade })
+    Ok(Exchange {
+        upgrade,
+        may_upgrade,
+    })
 }
 
 /// The peer, also for the services inside.
@@ -162,11 +167,6 @@ fn settle_host(parts: &mut request::Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The methods that are not for a resource behind this proxy (RFC 9110 §9.3.6 to §9.3.8).
-fn check_method(
-    config: &Config,
-    parts: &mut request::Parts,
-    has_content: bool,
 /// The path as it is sent, if it is one: `/` stands for none (RFC 9112 §3.2.1).
 fn own_path(path: &PathAndQuery) -> Option<PathAndQuery> {
     match path.as_str() {
@@ -177,6 +177,11 @@ fn own_path(path: &PathAndQuery) -> Option<PathAndQuery> {
     }
 }
 
+/// The methods that are not for a resource behind this proxy (RFC 9110 §9.3.6 to §9.3.8).
+fn check_method(
+    config: &Config,
+    parts: &mut request::Parts,
+    has_content: bool,
 ) -> Result<(), Refusal> {
     let asterisk = parts.uri.path() == "*";
     match parts.method {

@@ -31,7 +31,7 @@ pub(super) fn pass_back(
         _ => return Err(bad_gateway("the response changes the protocol unasked")),
     };
     // Without the protocols that it asks for, a 426 says nothing (RFC 9110 §15.5.22).
-    let required = (head.status == StatusCode::UPGRADE_REQUIRED)
+    let required = (exchange.may_upgrade && head.status == StatusCode::UPGRADE_REQUIRED)
         .then(|| allowed_protocols(&head.headers, &config.upgrades))
         .flatten();
     strip_hop_by_hop(&mut head.headers, &config.protected);

@@ -212,6 +212,16 @@ fn a_426_says_to_what_it_may_be() {
         assert_eq!(answer.field("connection"), said.map(|_| "upgrade"));
     }
     let fields = [("upgrade", "websocket")];
+    // Where there is no such thing (RFC 9113 §8.2.2).
+    for version in ["HTTP/1.0", "HTTP/2", "HTTP/3"] {
+        let request = request(&format!("GET / {version}"), &[("host", "h")]);
+        assert_eq!(
+            answer(&layer, request, response(426, &fields))
+                .headers
+                .len(),
+            0
+        );
+    }
     assert_eq!(
         answer(&super::layer(), get(&[]), response(426, &fields))
             .headers
