@@ -8,6 +8,7 @@ use http::{Extensions, HeaderMap, Version};
 use tower::Layer;
 
 use super::forwarded::{is_host, is_token};
+use super::request::MAX_NAMES;
 use super::{ForwardedStyle, ProxyHeaders, TrustedHops};
 use crate::fields::{MAX_FIELDS, MAX_HEAD};
 use crate::params::Peer;
@@ -181,10 +182,10 @@ impl ProxyHeadersLayer {
     }
 
     /// The most fields of a response, and the most bytes of their names and values. One with more is answered with 502.
-    /// Default: 128 fields, 64 KiB.
+    /// Default: 128 fields, 64 KiB. No more than 24 000 fields can be passed back.
     #[must_use]
     pub fn max_response_head(mut self, fields: usize, bytes: usize) -> Self {
-        self.config.max_fields = fields;
+        self.config.max_fields = fields.min(MAX_NAMES);
         self.config.max_head = bytes;
         self
     }

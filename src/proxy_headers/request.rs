@@ -58,12 +58,21 @@ pub(super) struct Exchange {
     pub(super) may_upgrade: bool,
 }
 
+/// The most names in a head: `HeaderMap` panics where it would come to hold more than 24 576, and some are ours.
+pub(super) const MAX_NAMES: usize = 24_000;
+
 /// Makes `parts` what this proxy sends on.
 pub(super) fn admit(
     config: &Config,
     parts: &mut request::Parts,
     has_content: bool,
 ) -> Result<Exchange, Refusal> {
+    if parts.headers.keys_len() > MAX_NAMES {
+        return Err(Refusal::Problem(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "the request has too many fields",
+        ));
+    }
     let peer = peer(config, parts)?;
     settle_host(parts)?;
     check_method(config, parts, has_content)?;

@@ -161,3 +161,31 @@ fn a_clone_does_what_the_original_does() {
     assert!(matches!(call.poll(), Poll::Ready(Ok(response)) if response.status() == 501));
     assert!(format!("{layer:?}").contains("ProxyHeadersLayer"));
 }
+
+/// A head that not one more name fits into.
+fn full() -> HeaderMap {
+    let mut headers = headers(&[("host", "h")]);
+    for nth in 0.. {
+        let name = HeaderName::from_bytes(format!("x-{nth}").as_bytes()).expect("a name");
+        let one = HeaderValue::from_static("1");
+        if headers.try_append(name, one).is_err() {
+            break;
+        }
+    }
+    headers
+}
+
+// DESIGN rule 4: the map of a head panics when more is put into it than it can hold.
+#[test]
+fn a_head_that_is_full_is_refused() {
+    let layer = layer()
+        .via("front")
+        .max_response_head(usize::MAX, usize::MAX);
+    let mut request = get(&[]);
+    *request.headers_mut() = full();
+    assert_refused(&layer, request, 431);
+
+    let mut given = response(200, &[]);
+    *given.headers_mut() = full();
+    answer(&layer, get(&[]), given).assert_problem(502);
+}
