@@ -1,4 +1,4 @@
-//! What a fan-out, and a reader of a body, allocate. A binary of its own: the counter sees every thread.
+//! What a fan-out, a reader of a body, and the claims of a stranger allocate. A binary of its own: the counter sees every thread.
 
 use std::alloc::System;
 use std::convert::Infallible;
@@ -7,12 +7,14 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http::{HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Empty, Full};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use tower::Service;
+use tower::{Layer, Service, service_fn};
 use watershed::clone_request::TeeBody;
 use watershed::fanout::FanOut;
 use watershed::outcome::Branch;
+use watershed::proxy_headers::{Peer, ProxyHeadersLayer, TrustedHops};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -82,6 +84,7 @@ fn allocations(measured: impl Fn()) -> usize {
 fn calls_and_readers_allocate_no_more_than_they_must() {
     a_reader_of_a_short_body_allocates_nothing();
     a_steady_stream_of_calls_allocates_one_slab_for_every_eight_branches();
+    what_nobody_believes_is_not_read();
 }
 
 /// An empty body and one of a single frame: a reader more costs nothing, to be made or to read.
@@ -112,5 +115,34 @@ fn a_steady_stream_of_calls_allocates_one_slab_for_every_eight_branches() {
         let vector = usize::from(slabs > 1);
         let by_call = allocations(|| assert_eq!(gather_all(&mut fan_out.clone()), branches));
         assert_eq!(by_call, slabs + vector, "{branches} branches");
+    }
+}
+
+/// However much a stranger says of the way here, it costs no more than to drop it.
+fn what_nobody_believes_is_not_read() {
+    let by = |claim: &str, trusted: TrustedHops| {
+        let mut request = Request::new(());
+        let headers = request.headers_mut();
+        headers.insert("host", HeaderValue::from_static("h"));
+        for name in ["x-forwarded-for", "forwarded"] {
+            headers.insert(name, HeaderValue::from_str(claim).expect("a value"));
+        }
+        let peer = "192.0.2.7:1".parse().expect("an address");
+        request.extensions_mut().insert(Peer::new(peer));
+        let inner =
+            service_fn(|_| ready(Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))));
+        let service = ProxyHeadersLayer::new().trusted_hops(trusted).layer(inner);
+        allocations(|| {
+            let request = request.clone().map(|()| Empty::<Bytes>::new());
+            let response = run(service.clone().call(request));
+            assert_eq!(response.expect("infallible").status(), 200);
+        })
+    };
+    let many = vec!["for=10.0.0.1"; 10_000].join(", ");
+    let networks = TrustedHops::networks(["10.0.0.0/8"]);
+    for trusted in [TrustedHops::none(), networks] {
+        for trusted in [trusted.clone(), trusted.in_forwarded()] {
+            assert_eq!(by(&many, trusted.clone()), by("for=10.0.0.1", trusted));
+        }
     }
 }

@@ -96,7 +96,7 @@ pub(super) fn rewrite(
     };
     let addr = peer.addr().ip().to_canonical();
     let mut hops = if trusted.reads_forwarded() {
-        trusted.believed(addr, from_forwarded(headers).into_iter().rev())
+        trusted.believed(addr, from_forwarded(headers))
     } else {
         trusted.believed(addr, from_x_forwarded(headers))
     };
@@ -224,22 +224,18 @@ pub(super) fn is_host(value: &[u8]) -> bool {
     valid && is_port && in_range && (port.is_empty() || port.starts_with(':'))
 }
 
-/// The elements of all `Forwarded` lines, from left to right; `None` for what is none.
-fn from_forwarded(headers: &HeaderMap) -> Vec<Option<Hop>> {
-    let mut hops = Vec::new();
-    for line in headers.get_all(header::FORWARDED) {
-        match split_quoted(line.as_bytes(), b',') {
-            Some(elements) => hops.extend(
-                elements
-                    .into_iter()
-                    .filter(|element| !element.is_empty())
-                    .map(parse_element),
-            ),
-            // A quote that never ends: nobody knows where the elements are.
-            None => hops.push(None),
-        }
-    }
-    hops
+/// The elements of all `Forwarded` lines, from right to left as well, and no further than they are asked for; `None` for what
+/// is none.
+fn from_forwarded(headers: &HeaderMap) -> impl Iterator<Item = Option<Hop>> {
+    let lines = headers.get_all(header::FORWARDED).iter().rev();
+    lines.flat_map(|line| {
+        let elements = split_quoted(line.as_bytes(), b',');
+        // A quote that never ends: nobody knows where the elements are.
+        let ill = elements.is_none().then_some(None);
+        let elements = elements.unwrap_or_default().into_iter().rev();
+        let elements = elements.filter(|element| !element.is_empty());
+        elements.map(parse_element).chain(ill)
+    })
 }
 
 /// `for=192.0.2.60;proto=http;by=203.0.113.43`.
