@@ -3,6 +3,7 @@
 mod support;
 
 use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use http::{HeaderMap, Request, StatusCode, Uri};
 use proptest::prelude::*;
@@ -441,6 +442,260 @@ mod layer {
                 .expect_err(value);
             let fault = cause_ref::<ClientFault>(error.as_ref()).expect("the client's fault");
             assert_eq!(fault.status(), StatusCode::BAD_REQUEST);
+        }
+    }
+}
+
+mod kept_paths {
+    use super::*;
+
+    /// What `keep_path` makes of `target` under `template`.
+    async fn kept(template: &str, target: &str) -> Result<Uri, BoxError> {
+        let layer = RewriteLayer::new(UriTemplate::new(template)).keep_path();
+        let request = Request::get(target).body(()).expect("a request");
+        send(&layer, request).await
+    }
+
+    async fn send(layer: &RewriteLayer, request: Request<()>) -> Result<Uri, BoxError> {
+        let service = layer.layer(service_fn(|request: Request<()>| async move {
+            Ok::<_, Infallible>(request.uri().clone())
+        }));
+        service.oneshot(request).await
+    }
+
+    fn fault(error: &BoxError) -> StatusCode {
+        let refused = cause_ref::<RewriteError>(error.as_ref());
+        assert!(matches!(refused, Some(RewriteError::Value(_))), "{error:?}");
+        cause_ref::<ClientFault>(error.as_ref())
+            .expect("the client's fault")
+            .status()
+    }
+
+    // B15
+    #[tokio::test]
+    async fn the_path_and_the_query_follow_the_template_as_they_are() {
+        for (template, target, sent) in [
+            ("http://h", "/", "http://h/"),
+            ("http://h", "/a", "http://h/a"),
+            ("http://h/", "/a", "http://h/a"),
+            ("http://h/v1", "/", "http://h/v1/"),
+            ("http://h/v1", "/a", "http://h/v1/a"),
+            ("http://h/v1/", "/a/", "http://h/v1/a/"),
+            ("http://h/v1//", "/a", "http://h/v1/a"),
+            (
+                "http://h:8080/v1/v2",
+                "/a?b=c&d",
+                "http://h:8080/v1/v2/a?b=c&d",
+            ),
+            ("http://h/v1", "/?", "http://h/v1/?"),
+            ("http://h/v1", "/a?b=/../..", "http://h/v1/a?b=/../.."),
+            ("http://h/v1", "/a?b=//c?d", "http://h/v1/a?b=//c?d"),
+            // What looks like an authority stays a path.
+            ("http://h", "//evil.example/x", "http://h//evil.example/x"),
+            (
+                "http://h/v1",
+                "//evil.example/x",
+                "http://h/v1//evil.example/x",
+            ),
+            (
+                "http://h/v1",
+                "/http://evil.example/",
+                "http://h/v1/http://evil.example/",
+            ),
+            ("http://h", "/@evil.example", "http://h/@evil.example"),
+            ("http://h", "/:80", "http://h/:80"),
+            // As it is: nothing is decoded, nothing is encoded.
+            ("http://h/v1", "/a%2Fb%20c%25", "http://h/v1/a%2Fb%20c%25"),
+            ("http://h/v1", "/%252e%252e/a", "http://h/v1/%252e%252e/a"),
+            ("http://h/v1", "/a;b=c/{d}", "http://h/v1/a;b=c/{d}"),
+            ("http://h/v1", "/a//b///", "http://h/v1/a//b///"),
+            // Dots that are no segments.
+            ("http://h/v1", "/...", "http://h/v1/..."),
+            (
+                "http://h/v1",
+                "/.a/a./..a/a../a..b",
+                "http://h/v1/.a/a./..a/a../a..b",
+            ),
+            (
+                "http://h/v1",
+                "/%2e%2ea/x%2e%2e",
+                "http://h/v1/%2e%2ea/x%2e%2e",
+            ),
+            (
+                "http://h/v1",
+                "/.well-known/x;y=../z",
+                "http://h/v1/.well-known/x;y=../z",
+            ),
+            // Without an authority of its own.
+            ("/", "/a?b", "/a?b"),
+            ("/v1", "/a?b", "/v1/a?b"),
+            ("/v1", "//evil.example", "/v1//evil.example"),
+            // The target's own authority is not kept.
+            ("http://h/v1", "http://evil.example/a", "http://h/v1/a"),
+            ("/v1", "http://evil.example/a", "/v1/a"),
+            ("http://h/v1", "http://evil.example", "http://h/v1/"),
+        ] {
+            let uri = kept(template, target).await.expect(target);
+            assert_eq!(uri.to_string(), sent, "{template} {target}");
+            let own = UriTemplate::new(template);
+            assert_eq!(
+                (uri.scheme(), uri.authority()),
+                (own.scheme(), own.authority())
+            );
+        }
+    }
+
+    // B15
+    #[tokio::test]
+    async fn a_path_of_two_slashes_is_no_authority_under_a_bare_template() {
+        let uri = kept("/", "//evil.example/x").await.expect("a path");
+        assert_eq!((uri.authority(), uri.path()), (None, "//evil.example/x"));
+    }
+
+    // B13
+    #[tokio::test]
+    async fn a_path_that_would_climb_is_refused() {
+        let dots = [".", "..", "%2e", "%2E", ".%2e", "%2e.", "%2E%2e"];
+        let ends = ["/", "\\", "%2f", "%2F", "%5c", "%5C"];
+        for dots in dots {
+            for end in ends {
+                for path in [
+                    format!("/{dots}"),
+                    format!("/{dots}?a=b"),
+                    format!("/{dots}{end}"),
+                    format!("/{dots}{end}/admin"),
+                    format!("/a/{dots}{end}"),
+                    format!("//{dots}{end}x"),
+                    format!("/a%2f{dots}{end}"),
+                    format!("/a\\{dots}{end}"),
+                    format!("/a%5C{dots}"),
+                    format!("/a;b/{dots}{end}"),
+                    format!("/a;b%2f{dots}{end}"),
+                    format!("/.../{dots}{end}"),
+                ] {
+                    for template in ["http://h", "http://h/v1", "/v1", "/"] {
+                        let error = kept(template, &path).await.expect_err(&path);
+                        assert_eq!(fault(&error), StatusCode::BAD_REQUEST, "{path}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_target_that_is_no_path_is_refused() {
+        for target in ["*", "h:443", "h"] {
+            for template in ["http://h", "http://h/v1", "/"] {
+                let error = kept(template, target).await.expect_err(target);
+                assert_eq!(fault(&error), StatusCode::BAD_REQUEST, "{target}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_path_that_gets_too_long_is_the_clients_fault() {
+        // `http` allows 65 534 bytes of path and query.
+        for (template, length, fits) in [
+            ("http://h", 65_000, true),
+            ("/1234", 65_529, true),
+            ("/1234", 65_530, false),
+            ("/{a}", 65_000, false),
+        ] {
+            let target = format!("/{}", "x".repeat(length - 1));
+            let mut request = Request::get(target).body(()).expect("a request");
+            let params = PathParams::from_iter([("a", "y".repeat(600))]);
+            request.extensions_mut().insert(params);
+            let layer = RewriteLayer::new(UriTemplate::new(template)).keep_path();
+            match send(&layer, request).await {
+                Ok(uri) => assert!(fits && uri.path().len() >= length),
+                Err(error) => {
+                    assert!(!fits, "{template} {length}");
+                    assert_eq!(fault(&error), StatusCode::URI_TOO_LONG);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_template_with_a_query_is_refused_when_it_is_built() {
+        for template in [
+            "/a?",
+            "/a?b=c",
+            "http://h?a",
+            "http://h/?",
+            "/{a}?b={c}",
+            "/?{a}",
+        ] {
+            let layer = RewriteLayer::new(UriTemplate::new(template));
+            let error = layer.clone().try_keep_path().expect_err(template);
+            assert!(error.to_string().contains("has a query"), "{error}");
+            assert!(catch_unwind(AssertUnwindSafe(|| layer.keep_path())).is_err());
+        }
+        for template in ["/", "/a%3Fb", "http://h", "/{a}"] {
+            assert!(
+                RewriteLayer::new(UriTemplate::new(template))
+                    .try_keep_path()
+                    .is_ok()
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn parameters_are_filled_in_before_the_path() {
+        let layer = RewriteLayer::new(UriTemplate::new("http://h/tenants/{tenant}/")).keep_path();
+        let request = |tenant: &str| {
+            let mut request = Request::get("/a?b").body(()).expect("a request");
+            let params = PathParams::from_iter([("tenant", tenant)]);
+            request.extensions_mut().insert(params);
+            request
+        };
+        let uri = send(&layer, request("a/b")).await.expect("a path");
+        assert_eq!(uri, "http://h/tenants/a%2Fb/a?b");
+        for climbs in ["", ".", "..", "a/.."] {
+            let error = send(&layer, request(climbs)).await.expect_err(climbs);
+            assert_eq!(fault(&error), StatusCode::BAD_REQUEST);
+        }
+        let missing = Request::get("/a").body(()).expect("a request");
+        let error = send(&layer, missing).await.expect_err("missing");
+        assert!(matches!(
+            cause_ref::<RewriteError>(error.as_ref()),
+            Some(RewriteError::Missing { name }) if &**name == "tenant"
+        ));
+        let layer = layer.params_from(|_| Some(PathParams::from_iter([("tenant", "7")])));
+        let uri = send(&layer, request("8")).await.expect("a path");
+        assert_eq!(uri, "http://h/tenants/7/a?b");
+    }
+
+    proptest! {
+        /// Whatever the path: it is refused, or a server that decodes and resolves it stays under the template's.
+        #[test]
+        fn no_path_climbs_out_of_the_template(
+            bits in prop::collection::vec(prop::sample::select(&[
+                "/", "/", ".", ".", "..", "%2e", "%2E", "%2f", "%2F", "%5c", "\\", ";", "%3b", "a", "?", "%25", "@", ":",
+            ][..]), 0..10),
+        ) {
+            let target = format!("/{}", bits.concat());
+            let uri = match tokio_test::block_on(kept("http://h/v1", &target)) {
+                Ok(uri) => uri,
+                Err(error) => {
+                    prop_assert_eq!(fault(&error), StatusCode::BAD_REQUEST);
+                    // Nothing is refused for nothing.
+                    prop_assert!(target.contains('.') || target.to_lowercase().contains("%2e"));
+                    return Ok(());
+                }
+            };
+            prop_assert_eq!(uri.to_string(), format!("http://h/v1{target}"));
+            for decodes in [false, true] {
+                let path = match decodes {
+                    true => String::from_utf8(percent_decode(uri.path())).expect("ASCII"),
+                    // RFC 3986 §6.2.2.2: an encoded dot is a dot in any case.
+                    false => uri.path().to_lowercase().replace("%2e", "."),
+                };
+                let segments = path.split(['/', '\\']).skip(1);
+                for segment in segments {
+                    prop_assert!(segment != "." && segment != "..", "{path}");
+                }
+            }
         }
     }
 }
