@@ -341,30 +341,41 @@ fn is_safe_in_path(value: &str) -> bool {
 }
 
 /// Whether a path has a dot segment, for a server that resolves them, or for one that decodes the path before it does: to
-/// that, an encoded slash ends a segment as well, and so does a backslash.
+/// that, an encoded slash ends a segment as well, and so does a backslash. Some servers take the parameters of a segment
+/// off before they look at it, and read `..;x` as `..`.
 fn has_dot_segment(path_and_query: &str) -> bool {
     let path = path_and_query.split('?').next().unwrap_or_default();
-    let path = path
-        .to_ascii_lowercase()
-        .replace("%2f", "/")
-        .replace("%5c", "/")
-        .replace('\\', "/");
-    path.split('/').any(is_dot_segment)
+    let mut rest = path.as_bytes();
+    // Of the segment so far, if it is of dots alone.
+    let mut dots = Some(0_usize);
+    let mut in_params = false;
+    while let [first, after @ ..] = rest {
+        let (byte, after) = match (first, after) {
+            (b'%', [b'2', b'e' | b'E', after @ ..]) => (b'.', after),
+            (b'%', [b'2', b'f' | b'F', after @ ..]) => (b'/', after),
+            (b'%', [b'5', b'c' | b'C', after @ ..]) => (b'/', after),
+            (b'%', [b'3', b'b' | b'B', after @ ..]) => (b';', after),
+            (byte, after) => (*byte, after),
+        };
+        rest = after;
+        match byte {
+            b'/' | b'\\' => {
+                if is_dot_segment(dots) {
+                    return true;
+                }
+                (dots, in_params) = (Some(0), false);
+            }
+            _ if in_params => {}
+            b';' => in_params = true,
+            b'.' => dots = dots.map(|dots| dots + 1),
+            _ => dots = None,
+        }
+    }
+    is_dot_segment(dots)
 }
 
-/// `.` and `..`, each dot as itself or percent-encoded, in lower case.
-fn is_dot_segment(segment: &str) -> bool {
-    let mut dots = 0;
-    let mut rest = segment.as_bytes();
-    while !rest.is_empty() {
-        rest = match rest {
-            [b'.', rest @ ..] => rest,
-            [b'%', b'2', b'e', rest @ ..] => rest,
-            _ => return false,
-        };
-        dots += 1;
-    }
-    dots == 1 || dots == 2
+fn is_dot_segment(dots: Option<usize>) -> bool {
+    matches!(dots, Some(1 | 2))
 }
 
 /// Percent-encodes everything but the unreserved characters (RFC 3986 §2.3).
