@@ -534,6 +534,7 @@ mod kept_paths {
             ("http://h/v1", "http://evil.example/a", "http://h/v1/a"),
             ("/v1", "http://evil.example/a", "/v1/a"),
             ("http://h/v1", "http://evil.example", "http://h/v1/"),
+            ("http://h/v1", "http://evil.example?a=b", "http://h/v1/?a=b"),
         ] {
             let uri = kept(template, target).await.expect(target);
             assert_eq!(uri.to_string(), sent, "{template} {target}");

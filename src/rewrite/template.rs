@@ -196,7 +196,16 @@ impl UriTemplate {
         request: &Uri,
     ) -> Result<Uri, RewriteError> {
         let refused = |why| RewriteError::Value(ClientFault::bad_request(why));
-        let rest = request.path_and_query().map_or("", PathAndQuery::as_str);
+        // Of a target without a path, `/` is the path (RFC 3986 §6.2.3).
+        let rooted;
+        let kept = match request.path_and_query() {
+            Some(rest) if rest.as_str().starts_with('?') => {
+                rooted = checked(rest.to_string())?;
+                Some(&rooted)
+            }
+            kept => kept,
+        };
+        let rest = kept.map_or("", PathAndQuery::as_str);
         if !rest.starts_with('/') {
             return Err(refused("the request's target is not a path"));
         }
@@ -206,8 +215,7 @@ impl UriTemplate {
         let own = self.own_path_and_query(params)?;
         let base = own.path().trim_end_matches('/');
         if base.is_empty() {
-            let path_and_query = request.path_and_query().cloned();
-            return Ok(self.at(path_and_query.unwrap_or(own)));
+            return Ok(self.at(kept.cloned().unwrap_or(own)));
         }
         Ok(self.at(checked([base, rest].concat())?))
     }
