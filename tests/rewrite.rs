@@ -534,6 +534,9 @@ mod kept_paths {
             ("http://h/v1", "http://evil.example/a", "http://h/v1/a"),
             ("/v1", "http://evil.example/a", "/v1/a"),
             ("http://h/v1", "http://evil.example", "http://h/v1/"),
+            ("http://h/v1", "http://evil.example#f", "http://h/v1/"),
+            ("http://h", "http://evil.example#f", "http://h/"),
+            ("/", "http://evil.example#f", "/"),
             ("http://h/v1", "http://evil.example?a=b", "http://h/v1/?a=b"),
         ] {
             let uri = kept(template, target).await.expect(target);

@@ -176,9 +176,11 @@ fn settle_host(parts: &mut request::Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The path as it is sent, if it is one: `/` stands for none (RFC 9112 §3.2.1).
+/// The path as it is sent, if it is one: `/` stands for none (RFC 9112 §3.2.1), of which `http` says that it is one, and
+/// then writes nothing.
 fn own_path(path: &PathAndQuery) -> Option<PathAndQuery> {
     match path.as_str() {
+        "/" => Some(PathAndQuery::from_static("/")),
         "*" => Some(path.clone()),
         text if text.starts_with('/') => Some(path.clone()),
         text if text.starts_with('?') => format!("/{text}").try_into().ok(),

@@ -196,10 +196,10 @@ impl UriTemplate {
         request: &Uri,
     ) -> Result<Uri, RewriteError> {
         let refused = |why| RewriteError::Value(ClientFault::bad_request(why));
-        // Of a target without a path, `/` is the path (RFC 3986 §6.2.3).
+        // Of a target without a path, `/` is the path (RFC 3986 §6.2.3); `http` says so, and then writes nothing.
         let rooted;
         let kept = match request.path_and_query() {
-            Some(rest) if rest.as_str().starts_with('?') => {
+            Some(rest) if rest.as_str() == "/" || rest.as_str().starts_with('?') => {
                 rooted = checked(rest.to_string())?;
                 Some(&rooted)
             }

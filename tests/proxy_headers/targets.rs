@@ -174,6 +174,8 @@ fn the_authority_of_the_target_wins_and_goes_no_further() {
         ("http://[::1]:80/x", "[::1]:80", "/x"),
         ("http://a", "a", "/"),
         ("http://a?y=z", "a", "/?y=z"),
+        ("http://a#f", "a", "/"),
+        ("http://a?#f", "a", "/?"),
         // B15
         ("http://a//evil.example/x", "a", "//evil.example/x"),
         (
