@@ -1,7 +1,7 @@
 //! `Forwarded` (RFC 7239) and `X-Forwarded-*`: what is read of them, and how they are written.
 
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::header::{FORWARDED, HeaderName, HeaderValue};
 use http::{HeaderMap, header};
@@ -62,22 +62,31 @@ impl Node {
         }
     }
 
+    /// A node (RFC 7239 §6), or an address as it stands.
     fn parse(text: &str) -> Option<Self> {
         if let Ok(addr) = text.parse::<IpAddr>() {
             return Some(Self::Addr(addr.to_canonical()));
         }
-        if let Ok(addr) = text.parse::<SocketAddr>() {
-            return Some(Self::Addr(addr.ip().to_canonical()));
-        }
-        let bracketed = text
+        let is_hidden = |text: &str| {
+            let hides = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+            text.starts_with('_') && text.len() > 1 && text.bytes().all(hides)
+        };
+        let name = match text.rsplit_once(':') {
+            Some((name, port)) if is_port(port) || is_hidden(port) => name,
+            _ => text,
+        };
+        let bracketed = name
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'));
-        if let Some(addr) = bracketed.and_then(|text| text.parse::<Ipv6Addr>().ok()) {
+        if let Some(addr) = bracketed {
+            let addr: Ipv6Addr = addr.parse().ok()?;
             return Some(Self::Addr(IpAddr::V6(addr).to_canonical()));
         }
-        let hides = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        let hidden = text.starts_with('_') && text.len() > 1 && text.bytes().all(hides);
-        (hidden || text.eq_ignore_ascii_case("unknown")).then(|| Self::Hidden(text.to_owned()))
+        if let Ok(addr) = name.parse::<Ipv4Addr>() {
+            return Some(Self::Addr(addr.into()));
+        }
+        let hides = is_hidden(name) || name.eq_ignore_ascii_case("unknown");
+        hides.then(|| Self::Hidden(name.to_owned()))
     }
 }
 
@@ -218,10 +227,16 @@ pub(super) fn is_host(value: &[u8]) -> bool {
         }
     };
     // RFC 3986 §3.2.3: the port may be empty.
-    let digits = port.strip_prefix(':').unwrap_or_default();
-    let is_port = digits.bytes().all(|byte| byte.is_ascii_digit());
-    let in_range = digits.is_empty() || digits.parse::<u16>().is_ok();
-    valid && is_port && in_range && (port.is_empty() || port.starts_with(':'))
+    valid
+        && (port.is_empty()
+            || port
+                .strip_prefix(':')
+                .is_some_and(|port| port.is_empty() || is_port(port)))
+}
+
+/// `parse` would take a sign as well.
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
 /// The elements of all `Forwarded` lines, from right to left as well, and no further than they are asked for; `None` for what

@@ -110,6 +110,7 @@ fn max_forwards_is_counted_down() {
             ("4294967295", "4294967294"),
             // What is larger than can be counted to.
             ("4294967296", "4294967294"),
+            ("42949672950", "4294967294"),
             ("99999999999999999999999999999999", "4294967294"),
         ] {
             let fields = [HOST, ("max-forwards", given)];
