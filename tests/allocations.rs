@@ -85,6 +85,7 @@ fn calls_and_readers_allocate_no_more_than_they_must() {
     a_reader_of_a_short_body_allocates_nothing();
     a_steady_stream_of_calls_allocates_one_slab_for_every_eight_branches();
     what_nobody_believes_is_not_read();
+    names_that_are_not_there_cost_nothing();
 }
 
 /// An empty body and one of a single frame: a reader more costs nothing, to be made or to read.
@@ -118,31 +119,46 @@ fn a_steady_stream_of_calls_allocates_one_slab_for_every_eight_branches() {
     }
 }
 
+/// What it costs to pass on a request with this field.
+fn by_field(layer: &ProxyHeadersLayer, name: &'static str, value: &str) -> usize {
+    let mut request = Request::new(());
+    let headers = request.headers_mut();
+    headers.insert("host", HeaderValue::from_static("h"));
+    headers.insert(name, HeaderValue::from_str(value).expect("a value"));
+    let peer = "192.0.2.7:1".parse().expect("an address");
+    request.extensions_mut().insert(Peer::new(peer));
+    let inner = service_fn(|_| ready(Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))));
+    let service = layer.layer(inner);
+    allocations(|| {
+        let request = request.clone().map(|()| Empty::<Bytes>::new());
+        let response = run(service.clone().call(request));
+        assert_eq!(response.expect("infallible").status(), 200);
+    })
+}
+
 /// However much a stranger says of the way here, it costs no more than to drop it.
 fn what_nobody_believes_is_not_read() {
-    let by = |claim: &str, trusted: TrustedHops| {
-        let mut request = Request::new(());
-        let headers = request.headers_mut();
-        headers.insert("host", HeaderValue::from_static("h"));
-        for name in ["x-forwarded-for", "forwarded"] {
-            headers.insert(name, HeaderValue::from_str(claim).expect("a value"));
-        }
-        let peer = "192.0.2.7:1".parse().expect("an address");
-        request.extensions_mut().insert(Peer::new(peer));
-        let inner =
-            service_fn(|_| ready(Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))));
-        let service = ProxyHeadersLayer::new().trusted_hops(trusted).layer(inner);
-        allocations(|| {
-            let request = request.clone().map(|()| Empty::<Bytes>::new());
-            let response = run(service.clone().call(request));
-            assert_eq!(response.expect("infallible").status(), 200);
-        })
-    };
     let many = vec!["for=10.0.0.1"; 10_000].join(", ");
     let networks = TrustedHops::networks(["10.0.0.0/8"]);
     for trusted in [TrustedHops::none(), networks] {
         for trusted in [trusted.clone(), trusted.in_forwarded()] {
-            assert_eq!(by(&many, trusted.clone()), by("for=10.0.0.1", trusted));
+            let layer = ProxyHeadersLayer::new().trusted_hops(trusted);
+            for name in ["x-forwarded-for", "forwarded"] {
+                assert_eq!(
+                    by_field(&layer, name, &many),
+                    by_field(&layer, name, "for=10.0.0.1")
+                );
+            }
         }
     }
+}
+
+/// A `Connection` line may name as many fields as it likes that the request does not have.
+fn names_that_are_not_there_cost_nothing() {
+    let layer = ProxyHeadersLayer::new();
+    let many = vec!["x-not-there"; 10_000].join(",");
+    assert_eq!(
+        by_field(&layer, "connection", &many),
+        by_field(&layer, "connection", "close")
+    );
 }

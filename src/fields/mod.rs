@@ -53,6 +53,8 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, protected: &[HeaderName]
         };
         let nominated: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
             .filter(|name| !usual(name))
+            // Looked up first, as that takes no memory: a line may name thousands.
+            .filter(|name| std::str::from_utf8(name).is_ok_and(|name| headers.contains_key(name)))
             .filter_map(|name| HeaderName::from_bytes(name).ok())
             .filter(|name| !FOR_ALL.contains(name) && !protected.contains(name) && !is_claim(name))
             .collect();
