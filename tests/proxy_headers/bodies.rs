@@ -214,12 +214,7 @@ async fn an_error_passes_as_it_is() {
     feed.fail(Broken(7));
     let mut body = there_and_back(body).await;
     assert!(body.frame().await.expect("a frame").is_ok());
-    let error: BoxError = body
-        .frame()
-        .await
-        .expect("a frame")
-        .expect_err("broken")
-        .into();
+    let error: BoxError = body.frame().await.expect("a frame").expect_err("broken");
     assert!(
         watershed::error::cause_ref::<Broken>(error.as_ref()).is_some(),
         "{error:?}"

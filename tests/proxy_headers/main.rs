@@ -131,7 +131,7 @@ async fn exchange(
 fn admit(
     layer: &ProxyHeadersLayer,
     request: Request<Full<Bytes>>,
-) -> Result<request::Parts, Answer> {
+) -> Result<request::Parts, Box<Answer>> {
     tokio_test::block_on(async {
         let (seen, response) = exchange(layer, request, Response::default()).await;
         match seen {
@@ -139,7 +139,7 @@ fn admit(
                 assert_eq!(response.status(), 200);
                 Ok(head)
             }
-            None => Err(Answer::read(response).await),
+            None => Err(Box::new(Answer::read(response).await)),
         }
     })
 }
@@ -160,7 +160,6 @@ fn assert_refused(layer: &ProxyHeadersLayer, request: Request<Full<Bytes>>, stat
         Ok(head) => panic!("it was passed on: {head:?}\nfrom {what}"),
         Err(answer) => assert_eq!(answer.status, status, "{what}: {answer:?}"),
     }
-    // A problem says what it is, in the layer's words alone.
 }
 
 /// What becomes of the response to `request`.
