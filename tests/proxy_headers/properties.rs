@@ -457,7 +457,7 @@ fn assert_target(before: &request::Parts, after: &request::Parts) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     /// Whatever comes in: it is refused, or what goes on is fit to be passed on.
     #[test]
