@@ -13,6 +13,7 @@ use tower::Service;
 use watershed::clone_request::TeeBody;
 use watershed::fanout::FanOut;
 use watershed::outcome::Branch;
+use watershed::rewrite::{PathParams, UriTemplate};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -82,6 +83,7 @@ fn allocations(measured: impl Fn()) -> usize {
 fn calls_and_readers_allocate_no_more_than_they_must() {
     a_reader_of_a_short_body_allocates_nothing();
     a_steady_stream_of_calls_allocates_one_slab_for_every_eight_branches();
+    a_uri_that_gets_too_long_is_not_built();
 }
 
 /// An empty body and one of a single frame: a reader more costs nothing, to be made or to read.
@@ -113,4 +115,14 @@ fn a_steady_stream_of_calls_allocates_one_slab_for_every_eight_branches() {
         let by_call = allocations(|| assert_eq!(gather_all(&mut fan_out.clone()), branches));
         assert_eq!(by_call, slabs + vector, "{branches} branches");
     }
+}
+
+/// The limit is looked at before its worth of memory is spent many times over.
+fn a_uri_that_gets_too_long_is_not_built() {
+    let template = UriTemplate::new(&"/{value}".repeat(64));
+    let params = PathParams::from_iter([("value", "%".repeat(60_000))]);
+    let region = Region::new(ALLOCATOR);
+    assert!(template.expand(&params).is_err());
+    let spent = region.change().bytes_allocated;
+    assert!(spent < 16 * 65_536, "{spent} bytes");
 }

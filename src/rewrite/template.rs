@@ -211,6 +211,10 @@ impl UriTemplate {
                     if *position == Position::Path && !is_safe_in_path(value) {
                         return Err(bad_value(name));
                     }
+                    // Encoded it is no shorter: before the memory is spent, for each placeholder again.
+                    if value.len() > MAX_LEN.saturating_sub(out.len()) {
+                        return Err(too_long());
+                    }
                     encode(&mut out, value);
                 }
             }
@@ -220,16 +224,17 @@ impl UriTemplate {
             let name = self.names().next().unwrap_or_default();
             return Err(bad_value(name));
         }
-        let too_long = || {
-            let status = http::StatusCode::URI_TOO_LONG;
-            RewriteError::Value(ClientFault::new(status, "the path is too long"))
-        };
         // Not every version of `http` checks it, and its offsets have 16 bits.
         if out.len() > MAX_LEN {
             return Err(too_long());
         }
         PathAndQuery::from_maybe_shared(bytes::Bytes::from(out)).map_err(|_| too_long())
     }
+}
+
+fn too_long() -> RewriteError {
+    let status = http::StatusCode::URI_TOO_LONG;
+    RewriteError::Value(ClientFault::new(status, "the path is too long"))
 }
 
 fn bad_value(name: &str) -> RewriteError {
