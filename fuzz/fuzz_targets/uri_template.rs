@@ -96,7 +96,14 @@ impl Template {
                 Token::Dot => text.push('.'),
                 Token::Param(name) => text.push_str(&format!("{{{}}}", pick(&NAMES, *name))),
                 Token::Plain(at) => text.push(char::from(pick(b"abz09-_~!$&'()*+,;=:@", *at))),
-                Token::Escape(byte) => text.push_str(&format!("%{byte:02x}")),
+                Token::Escape(at) => {
+                    let byte = pick(b"./\\%?{\0a\xff", *at);
+                    let escape = match at & 0x80 {
+                        0 => format!("%{byte:02x}"),
+                        _ => format!("%{byte:02X}"),
+                    };
+                    text.push_str(&escape);
+                }
                 Token::Raw(char) => text.push(*char),
             }
         }
