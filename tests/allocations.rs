@@ -15,6 +15,7 @@ use watershed::clone_request::TeeBody;
 use watershed::fanout::FanOut;
 use watershed::outcome::Branch;
 use watershed::proxy_headers::{Peer, ProxyHeadersLayer, TrustedHops};
+use watershed::rewrite::{PathParams, UriTemplate};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -86,6 +87,7 @@ fn calls_and_readers_allocate_no_more_than_they_must() {
     a_steady_stream_of_calls_allocates_one_slab_for_every_eight_branches();
     what_nobody_believes_is_not_read();
     names_that_are_not_there_cost_nothing();
+    a_uri_that_gets_too_long_is_not_built();
 }
 
 /// An empty body and one of a single frame: a reader more costs nothing, to be made or to read.
@@ -161,4 +163,14 @@ fn names_that_are_not_there_cost_nothing() {
         by_field(&layer, "connection", &many),
         by_field(&layer, "connection", "close")
     );
+}
+
+/// The limit is looked at before its worth of memory is spent many times over.
+fn a_uri_that_gets_too_long_is_not_built() {
+    let template = UriTemplate::new(&"/{value}".repeat(64));
+    let params = PathParams::from_iter([("value", "%".repeat(60_000))]);
+    let region = Region::new(ALLOCATOR);
+    assert!(template.expand(&params).is_err());
+    let spent = region.change().bytes_allocated;
+    assert!(spent < 16 * 65_536, "{spent} bytes");
 }

@@ -5,6 +5,8 @@
 
 #![no_main]
 
+use std::fmt::Write;
+
 use arbitrary::Arbitrary;
 use http::Uri;
 use libfuzzer_sys::fuzz_target;
@@ -41,7 +43,7 @@ enum Value {
     Encoded(String),
     Hostile(u8),
     /// Some of one character; rarely, very many.
-    Repeated(char, u8),
+    Repeated(u8, u8),
 }
 
 const NAMES: [&str; 4] = ["a", "b", "id", "order-id_2"];
@@ -87,14 +89,21 @@ impl Template {
             Self::Built(target, tokens) => (pick(&TARGETS, *target), tokens),
         };
         let mut text = target.to_owned();
-        for token in tokens {
+        for token in tokens.iter().take(40) {
             match token {
                 Token::Slash => text.push('/'),
                 Token::Question => text.push('?'),
                 Token::Dot => text.push('.'),
                 Token::Param(name) => text.push_str(&format!("{{{}}}", pick(&NAMES, *name))),
                 Token::Plain(at) => text.push(char::from(pick(b"abz09-_~!$&'()*+,;=:@", *at))),
-                Token::Escape(byte) => text.push_str(&format!("%{byte:02x}")),
+                Token::Escape(at) => {
+                    let byte = pick(b"./\\%?{\0a\xff", *at);
+                    let escape = match at & 0x80 {
+                        0 => format!("%{byte:02x}"),
+                        _ => format!("%{byte:02X}"),
+                    };
+                    text.push_str(&escape);
+                }
                 Token::Raw(char) => text.push(*char),
             }
         }
@@ -214,6 +223,9 @@ enum Outcome {
     Expanded { path: String, query: Option<String> },
 }
 
+/// The longest path and query.
+const MAX_LEN: usize = 65_534;
+
 /// What the template comes to, with every value encoded for its place.
 fn model(read: &Read<'_>, params: &PathParams) -> Outcome {
     let mut path = String::new();
@@ -231,7 +243,10 @@ fn model(read: &Read<'_>, params: &PathParams) -> Outcome {
                 if value.is_empty() || climbs {
                     return Outcome::BadValue;
                 }
-                path.extend(value.bytes().map(encoded));
+                if path.len() + value.len() > MAX_LEN {
+                    return Outcome::TooLong;
+                }
+                encode(&mut path, value);
             }
         }
     }
@@ -243,26 +258,31 @@ fn model(read: &Read<'_>, params: &PathParams) -> Outcome {
                 let Some(value) = params.get(name) else {
                     return Outcome::Missing((*name).to_owned());
                 };
-                query.extend(value.bytes().map(encoded));
+                if path.len() + 1 + query.len() + value.len() > MAX_LEN {
+                    return Outcome::TooLong;
+                }
+                encode(query, value);
             }
         }
     }
     if has_dots(&path) {
         return Outcome::BadValue;
     }
-    if path.len() + query.as_ref().map_or(0, |query| query.len() + 1) > 65_534 {
+    if path.len() + query.as_ref().map_or(0, |query| query.len() + 1) > MAX_LEN {
         return Outcome::TooLong;
     }
     Outcome::Expanded { path, query }
 }
 
 /// RFC 3986 §2.1 and §2.3.
-fn encoded(byte: u8) -> String {
-    match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-            char::from(byte).to_string()
+fn encode(out: &mut String, value: &str) {
+    for byte in value.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte));
+            }
+            _ => write!(out, "%{byte:02X}").expect("it is a string"),
         }
-        _ => format!("%{byte:02X}"),
     }
 }
 
@@ -327,7 +347,7 @@ fn params(params: &[(u8, Value)]) -> PathParams {
         let value = match value {
             Value::Text(text) => text.clone(),
             Value::Hostile(at) => pick(&HOSTILE, *at).to_owned(),
-            Value::Repeated(char, times) => char.to_string().repeat(match times {
+            Value::Repeated(at, times) => pick(&["x", ".", "/", "%"], *at).repeat(match times {
                 0..250 => usize::from(*times),
                 250.. => 1 << (usize::from(*times) - 239),
             }),

@@ -54,17 +54,17 @@
 //!
 //! # What it asks for
 //!
-//! `Accept-Encoding: gzip, br`, whatever the request said before. `deflate` is decoded if it comes, but not asked for: half
-//! of those who send it leave out the header that RFC 9110 §8.4.1.2 wants. A request with a `Range` asks for `identity`: its
-//! offsets are those of the decoded bytes.
+//! `Accept-Encoding: gzip, br`, whatever the request said before. `deflate` is decoded if it comes, but not asked for: some
+//! who send it leave out the zlib header that it has to have (RFC 9110 §8.4.1.2). A request with a `Range` asks for
+//! `identity`: its offsets are those of the decoded bytes.
 //!
 //! # What it decodes
 //!
 //! An answer with exactly one coding: `gzip` (and `x-gzip`), `deflate` or `br`, in any case; `identity` counts for nothing.
-//! Several members in one gzip body, up to 1024, are one document (RFC 1952 §2.2). Of the head it removes what described the compressed
-//! bytes: `Content-Encoding`, `Content-Length`, `Accept-Ranges`, `Content-MD5`, `Digest`, `Content-Digest`, `Repr-Digest`, the
-//! last four in trailers as well; and it makes a strong `ETag` weak, as the bytes are no longer those that it stands for.
-//! The answers to HEAD, and 304, get the same head.
+//! Several members in one gzip body, up to 1024, are one document (RFC 1952 §2.2). Of the head it removes what described the
+//! compressed bytes: `Content-Encoding`, `Content-Length`, `Accept-Ranges`, `Content-MD5`, `Digest`, `Content-Digest`,
+//! `Repr-Digest`, in trailers as well; and it makes a strong `ETag` weak, as the bytes are no longer those that it stands
+//! for. The answers to HEAD, and 304, get the same head.
 //!
 //! Everything else passes as it came: 1xx, 204, 205, 206 and 226, and a body in another coding, or in several. That keeps
 //! its `Content-Encoding`, so nobody takes it for plain: to a [`JsonMerge`](crate::merge::JsonMerge) it is a failure of that

@@ -257,6 +257,10 @@ impl UriTemplate {
                     if *position == Position::Path && !is_safe_in_path(value) {
                         return Err(bad_value(name));
                     }
+                    // Encoded it is no shorter: before the memory is spent, for each placeholder again.
+                    if value.len() > MAX_LEN.saturating_sub(out.len()) {
+                        return Err(too_long());
+                    }
                     encode(&mut out, value);
                 }
             }
@@ -271,15 +275,16 @@ impl UriTemplate {
 }
 
 fn checked(path_and_query: String) -> Result<PathAndQuery, RewriteError> {
-    let too_long = || {
-        let status = http::StatusCode::URI_TOO_LONG;
-        RewriteError::Value(ClientFault::new(status, "the path is too long"))
-    };
     // Not every version of `http` checks it, and its offsets have 16 bits.
     if path_and_query.len() > MAX_LEN {
         return Err(too_long());
     }
     PathAndQuery::from_maybe_shared(bytes::Bytes::from(path_and_query)).map_err(|_| too_long())
+}
+
+fn too_long() -> RewriteError {
+    let status = http::StatusCode::URI_TOO_LONG;
+    RewriteError::Value(ClientFault::new(status, "the path is too long"))
 }
 
 fn bad_value(name: &str) -> RewriteError {
