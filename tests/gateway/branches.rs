@@ -6,7 +6,7 @@ use crate::backend::{Backend, json};
 use crate::caller::{chunk, request};
 use crate::process::{Gateway, Run};
 use crate::serving::Http2;
-use crate::wire::Framing;
+use crate::wire::http1::Framing;
 
 /// Two backends, `a` with and `b` without credentials, behind `/dash/{id}` and, for the first success, `/first/{id}`.
 struct Rig {

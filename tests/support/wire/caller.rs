@@ -1,13 +1,13 @@
-//! The gateway's caller: one connection, byte for byte, and what it makes of an answer.
+//! A caller: one connection, byte for byte, and what it makes of an answer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::backend::{Backend, SECRET};
-use crate::wire::{Framing, Head, Wire};
-use crate::within;
+use super::backend::{Backend, SECRET};
+use super::http1::{Framing, Head, Wire};
+use super::within;
 
 /// A request's bytes, with a `Content-Length` if there is a body.
 pub(crate) fn request(method: &str, target: &str, fields: &[&str], body: &str) -> Vec<u8> {
