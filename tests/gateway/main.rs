@@ -10,6 +10,8 @@
 #![cfg(feature = "client")]
 
 mod branches;
+#[path = "../support/hostile/mod.rs"]
+mod callers;
 mod flags;
 mod hostile;
 mod limits;
@@ -24,6 +26,18 @@ use std::net::SocketAddr;
 
 use backend::Request;
 use wire::{NOISE, backend, caller, within};
+
+/// For the tests that every example is held to.
+async fn front(backend: &backend::Backend, hops: usize) -> process::Gateway {
+    process::Run::new()
+        .flag("trusted-hops", &hops.to_string())
+        .route("/x/{id}")
+        .branch("a", backend, "/x/{id}")
+        .flag("merge", "first")
+        .flag("credentials", "a")
+        .start()
+        .await
+}
 
 /// What goes for every request to any backend.
 #[track_caller]

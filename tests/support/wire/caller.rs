@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::backend::{Backend, SECRET};
-use super::http1::{Framing, Head, Wire};
+use super::http1::{Body, Fields, Framing, Head, Wire};
 use super::within;
 
 /// A request's bytes, with a `Content-Length` if there is a body.
@@ -63,19 +63,19 @@ impl Caller {
 
     pub(crate) async fn answer_to_head(&mut self) -> Answer {
         let head = within(self.wire.head()).await.expect("an answer");
-        Answer::new(head, Vec::new(), &self.backends)
+        Answer::new(head, Body::default(), &self.backends)
     }
 
     /// An answer that may be the HTTP library's own, which has no body to a request that it can't read.
     pub(crate) async fn answer_of_the_server(&mut self) -> Answer {
         let head = within(self.wire.head()).await.expect("an answer");
         let body = match (head.framing(), head.start.split(' ').nth(1)) {
-            (_, Some("100" | "204" | "304")) => Vec::new(),
+            (_, Some("100" | "101" | "204" | "304")) => Body::default(),
             (framing, _) => {
                 let framing = framing.unwrap_or(Framing::UntilClosed);
                 let body = within(self.wire.body(framing)).await;
                 assert!(body.whole, "cut short: {head:?}");
-                body.bytes
+                body
             }
         };
         Answer::new(head, body, &self.backends)
@@ -94,18 +94,20 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) head: Head,
     pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Fields,
 }
 
 impl Answer {
     /// No answer says where the backends are (B36).
     #[track_caller]
-    pub(crate) fn new(head: Head, body: Vec<u8>, backends: &[Backend]) -> Self {
+    pub(crate) fn new(head: Head, body: Body, backends: &[Backend]) -> Self {
         let status = head.start.split(' ').nth(1);
         let status = status.and_then(|status| status.parse().ok());
         let answer = Self {
             status: status.expect("a status"),
             head,
-            body,
+            body: body.bytes,
+            trailers: body.trailers,
         };
         let text = format!("{:?}{}", answer.head, answer.lossy());
         for backend in backends {

@@ -11,6 +11,16 @@ use tokio::net::TcpStream;
 pub(crate) struct Fields(Vec<(String, String)>);
 
 impl Fields {
+    /// Their names in lower case.
+    pub(crate) fn new(fields: Vec<(String, String)>) -> Self {
+        Self(fields)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let fields = self.0.iter();
+        fields.map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> Self {
         let fields = lines.map(|line| {
             let (name, value) = line.split_once(':').expect("NAME: VALUE");

@@ -6,9 +6,12 @@
 //! panic; no answer names an address, a port or a text of a backend, and errors are problems.
 #![allow(dead_code, reason = "each test target uses a part of it")]
 
+pub(crate) mod ask;
 pub(crate) mod backend;
 pub(crate) mod caller;
+pub(crate) mod hpack;
 pub(crate) mod http1;
+pub(crate) mod http2;
 pub(crate) mod process;
 
 use std::future::Future;

@@ -220,8 +220,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    pub(crate) fn backends(&self) -> Arc<[Backend]> {
+        Arc::clone(&self.backends)
+    }
+
     pub(crate) async fn connect(&self) -> Caller {
-        Caller::new(self.address, Arc::clone(&self.backends)).await
+        Caller::new(self.address, self.backends()).await
     }
 
     pub(crate) async fn get(&self, target: &str) -> Answer {
