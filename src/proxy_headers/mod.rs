@@ -50,6 +50,7 @@
 //!   target keeps the path and the query only, so that nothing inside sends it where the client says.
 //! * What the request claims of its way here goes, under all the names in use, but for what a [trusted](TrustedHops) proxy
 //!   has written; then the peer is added, in the [style](ForwardedStyle) of your choice.
+//! * The crumbs in which a cookie comes over HTTP/2 become one field (RFC 9113 §8.2.3).
 //! * `Max-Forwards` is counted down for `OPTIONS` and `TRACE` (RFC 9110 §7.6.2).
 //! * Trailers lose what no trailer may say (RFC 9110 §6.5.1), and are never merged into the head.
 //!

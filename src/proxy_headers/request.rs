@@ -73,6 +73,9 @@ pub(super) fn admit(
         _ => None,
     };
     strip_hop_by_hop(headers, &config.protected);
+    if parts.version > Version::HTTP_11 {
+        join_cookies(headers);
+    }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -216,6 +219,21 @@ fn count_forwards(parts: &mut request::Parts) -> Result<(), Refusal> {
 fn wants_trailers(headers: &HeaderMap) -> bool {
     headers.contains_key(TE)
         && tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"))
+}
+
+/// In HTTP/2 and 3 a cookie may come in several fields; who speaks something else reads the first of them (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&HeaderValue> = headers.get_all(COOKIE).iter().collect();
+    if crumbs.len() < 2 {
+        return;
+    }
+    let is_sensitive = crumbs.iter().any(|crumb| crumb.is_sensitive());
+    let crumbs: Vec<&[u8]> = crumbs.into_iter().map(HeaderValue::as_bytes).collect();
+    // Of values, it is one.
+    if let Ok(mut cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        cookie.set_sensitive(is_sensitive);
+        headers.insert(COOKIE, cookie);
+    }
 }
 
 /// Those of the protocols asked for that may be.

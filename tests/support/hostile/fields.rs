@@ -120,6 +120,24 @@ async fn trailers_say_no_more_than_trailers_may() {
     }
 }
 
+/// RFC 9113 §8.2.3: in HTTP/2 a cookie may come in crumbs, and elsewhere it may not.
+#[tokio::test]
+async fn the_crumbs_of_a_cookie_are_one_field() {
+    let rig = Rig::new().await;
+    for protocol in BOTH_PROTOCOLS {
+        let ask = Ask::get("/x/7")
+            .field("Cookie", "a=1")
+            .field("Cookie", b"b=\xff")
+            .field("Cookie", "c=3; d=4");
+        let request = rig.passes(protocol, &ask).await;
+        let cookies = request.head.fields.all("cookie");
+        match protocol {
+            Protocol::Http1 => assert_eq!(cookies, ["a=1", "b=\u{ff}", "c=3; d=4"]),
+            Protocol::Http2 => assert_eq!(cookies, ["a=1; b=\u{ff}; c=3; d=4"]),
+        }
+    }
+}
+
 // B19
 #[tokio::test]
 async fn any_byte_in_any_field_does_no_harm() {
