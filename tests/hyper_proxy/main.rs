@@ -11,6 +11,7 @@
 #[path = "../support/hostile/mod.rs"]
 mod hostile;
 mod process;
+mod streaming;
 #[path = "../support/wire/mod.rs"]
 mod wire;
 

@@ -75,7 +75,7 @@ pub(crate) struct Record {
 
 /// The gateway's connection to a backend, as the backend's script has it.
 pub(crate) struct Peer {
-    wire: Wire,
+    pub(crate) wire: Wire,
     record: Arc<watch::Sender<Record>>,
     /// Counted from 0, in the order in which they were accepted.
     pub(crate) connection: usize,

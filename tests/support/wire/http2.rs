@@ -41,7 +41,7 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// The error code of a `RST_STREAM` or `GOAWAY`.
+    /// The error code of a `RST_STREAM` or `GOAWAY`, or what a `WINDOW_UPDATE` adds.
     fn code(&self) -> u32 {
         let place = if self.kind == GOAWAY { 4 } else { 0 };
         let bytes = self.payload[place..place + 4].try_into();
@@ -74,6 +74,8 @@ impl Heard {
 /// A connection by prior knowledge.
 pub(crate) struct Http2 {
     io: TcpStream,
+    /// How much may be sent on a new stream.
+    window: i64,
     /// What no answer may name.
     backends: Arc<[Backend]>,
 }
@@ -83,7 +85,12 @@ impl Http2 {
         let io = within(TcpStream::connect(server)).await;
         let io = io.expect("a connection");
         io.set_nodelay(true).expect("a TCP socket");
-        let mut http2 = Self { io, backends };
+        let window = 65_535;
+        let mut http2 = Self {
+            io,
+            window,
+            backends,
+        };
         http2.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
         // No dynamic table, no push, a window of 1 GiB for each stream and for all of them.
         let settings = [(1_u16, 0_u32), (2, 0), (4, 1 << 30)]
@@ -132,12 +139,57 @@ impl Http2 {
         self.frames(&frames).await;
     }
 
+    /// Sends a body that is longer than the server's window, to its end.
+    pub(crate) async fn upload(&mut self, stream: u32, mut bytes: &[u8]) {
+        // What may still be sent on the stream, and on the connection.
+        let (mut own, mut all) = (self.window, 65_535);
+        while !bytes.is_empty() {
+            while own.min(all) <= 0 {
+                let frame = within(self.read()).await.expect("a frame");
+                match (frame.kind, frame.flags & ACK) {
+                    (SETTINGS, 0) => {
+                        own += self.take_settings(&frame);
+                        self.frame(SETTINGS, ACK, 0, b"").await;
+                    }
+                    (PING, 0) => self.frame(PING, ACK, 0, &frame.payload).await,
+                    (WINDOW_UPDATE, _) if frame.stream == 0 => all += i64::from(frame.code()),
+                    (WINDOW_UPDATE, _) => own += i64::from(frame.code()),
+                    (SETTINGS | PING, _) => {}
+                    _ => panic!("{frame:?}"),
+                }
+            }
+            let most = own.min(all).min(16 << 10) as usize;
+            let (now, later) = bytes.split_at(most.min(bytes.len()));
+            self.frame(DATA, 0, stream, now).await;
+            own -= now.len() as i64;
+            all -= now.len() as i64;
+            bytes = later;
+        }
+        self.data(stream, b"", true).await;
+    }
+
+    /// How much larger the window of a stream is by these settings.
+    fn take_settings(&mut self, frame: &Frame) -> i64 {
+        let before = self.window;
+        for setting in frame.payload.chunks(6) {
+            if setting[..2] == [0, 4] {
+                let value = setting[2..].try_into().expect("four bytes");
+                self.window = i64::from(u32::from_be_bytes(value));
+            }
+        }
+        self.window - before
+    }
+
     /// The next frame that is about a request.
     pub(crate) async fn next(&mut self) -> Option<Frame> {
         loop {
             let frame = within(self.read()).await?;
             match (frame.kind, frame.flags & ACK) {
-                (SETTINGS | PING, 0) => self.frame(frame.kind, ACK, 0, &ack(&frame)).await,
+                (SETTINGS, 0) => {
+                    self.take_settings(&frame);
+                    self.frame(SETTINGS, ACK, 0, b"").await;
+                }
+                (PING, 0) => self.frame(PING, ACK, 0, &frame.payload).await,
                 (SETTINGS | PING | WINDOW_UPDATE, _) => {}
                 _ => return Some(frame),
             }
@@ -214,6 +266,21 @@ impl Http2 {
         Heard::Answer(Answer::new(head, body, &self.backends))
     }
 
+    /// The next frame of a body that is not empty, and whether it is the last.
+    pub(crate) async fn chunk(&mut self, stream: u32) -> Option<(Vec<u8>, bool)> {
+        loop {
+            let frame = self.next().await?;
+            let ended = frame.flags & END_STREAM != 0;
+            match frame.kind {
+                RST_STREAM | GOAWAY => return None,
+                DATA if frame.stream == stream && (ended || !frame.payload.is_empty()) => {
+                    return Some((frame.payload, ended));
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// The code with which the server gives the connection up, whatever it answers before.
     pub(crate) async fn goes_away(&mut self) -> u32 {
         loop {
@@ -223,13 +290,6 @@ impl Http2 {
                 None => panic!("closed without a word"),
             }
         }
-    }
-}
-
-fn ack(frame: &Frame) -> Vec<u8> {
-    match frame.kind {
-        PING => frame.payload.clone(),
-        _ => Vec::new(),
     }
 }
 
