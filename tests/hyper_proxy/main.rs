@@ -8,6 +8,7 @@
 //! `tests/support/wire`.
 #![cfg(feature = "client")]
 
+mod backends;
 #[path = "../support/hostile/mod.rs"]
 mod hostile;
 mod process;
@@ -19,7 +20,7 @@ use std::net::SocketAddr;
 
 use backend::Request;
 use process::{Proxy, Run};
-use wire::{backend, caller, within};
+use wire::{NOISE, backend, caller, within};
 
 /// For the tests that every example is held to.
 async fn front(backend: &backend::Backend, hops: usize) -> Proxy {

@@ -5,6 +5,7 @@
 //!
 //! What the HTTP library decides is pinned as well: a test that says so shows its behaviour, not ours.
 
+pub(crate) mod answers;
 mod fields;
 mod forwarded;
 mod framing;

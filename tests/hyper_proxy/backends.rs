@@ -1,0 +1,603 @@
+//! Backends that lie, stop in the middle, or say too much.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::backend::{Backend, SECRET, answer, json};
+use crate::caller::{Answer, request};
+use crate::hostile::answers::*;
+use crate::process::{Proxy, Run};
+use crate::wire::ask::{Ask, BOTH_PROTOCOLS, Protocol};
+use crate::{NOISE, within};
+
+async fn proxy(backend: &Backend) -> Proxy {
+    Run::to(backend).start().await
+}
+
+/// The body of an answer, as far as it has come, and whether it is whole.
+async fn body(proxy: &Proxy, protocol: Protocol, ask: &Ask) -> (Vec<u8>, bool) {
+    match protocol {
+        Protocol::Http1 => {
+            let mut caller = proxy.connect().await;
+            caller.send(ask.http1().0).await;
+            // What goes wrong at once may leave not even a head.
+            let Some(head) = within(caller.wire.head()).await else {
+                return (Vec::new(), false);
+            };
+            assert!(head.start.starts_with("HTTP/1.1 200"), "{head:?}");
+            let framing = head.framing().expect("an end that shows");
+            let body = within(caller.wire.body(framing)).await;
+            (body.bytes, body.whole)
+        }
+        Protocol::Http2 => {
+            let mut http2 = proxy.http2().await;
+            http2.headers(1, &ask.http2(), true).await;
+            let Ok((head, mut whole)) = http2.head(1).await else {
+                return (Vec::new(), false);
+            };
+            assert_eq!(head.fields.get(":status"), Some("200"));
+            let mut bytes = Vec::new();
+            while !whole {
+                let Some((piece, ended)) = http2.chunk(1).await else {
+                    break;
+                };
+                bytes.extend(piece);
+                whole = ended;
+            }
+            (bytes, whole)
+        }
+    }
+}
+
+/// The proxy answers in the backend's place, and says nothing of it.
+async fn fails(name: &str, backend: &Backend, status: u16) {
+    let proxy = Run::to(backend)
+        .flag("timeout-ms", if status == 504 { "200" } else { "20000" })
+        .start()
+        .await;
+    for protocol in BOTH_PROTOCOLS {
+        for method in ["GET", "POST"] {
+            let answer = proxy.ask(protocol, &Ask::new(method, "/")).await;
+            assert_eq!(answer.status, status, "{name}: {answer:?}");
+            answer.problem(status);
+            let head = format!("{:?}", answer.head);
+            assert!(!head.contains(SECRET), "{name}: {head}");
+        }
+    }
+}
+
+// B26, B36
+#[tokio::test]
+async fn a_malformed_head_is_a_502() {
+    for head in MALFORMED_FIELDS {
+        let bytes = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\nUPSTREAM");
+        fails(head, &Backend::closes_after(bytes), 502).await;
+    }
+    for start in MALFORMED_STARTS {
+        let bytes = format!("{start}\r\nContent-Length: 2\r\n\r\n{{}}");
+        fails(start, &Backend::closes_after(bytes), 502).await;
+    }
+    for bytes in OTHER_PROTOCOLS {
+        fails("another protocol", &Backend::closes_after(bytes), 502).await;
+    }
+}
+
+// B27, B36
+#[tokio::test]
+async fn half_a_head_is_a_502() {
+    for bytes in CUT_HEADS {
+        fails(bytes, &Backend::closes_after(bytes), 502).await;
+    }
+    fails("nobody there", &Backend::refuses(), 502).await;
+    let resets = Backend::new(|peer| async move { drop(peer) });
+    fails("gone at once", &resets, 502).await;
+}
+
+// B36
+#[tokio::test]
+async fn a_backend_that_does_not_answer_is_a_504() {
+    for half in [
+        "",
+        "H",
+        "HTTP/1.1 200 OK\r\nX: y\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\n",
+    ] {
+        let backend = Backend::hangs_after(half);
+        fails(half, &backend, 504).await;
+        // And is left alone.
+        backend.until(|record| record.closed == 4).await;
+    }
+}
+
+/// The time is for the head. What it ends, it ends in time.
+#[tokio::test]
+async fn a_drip_is_no_head() {
+    let drip = Backend::new(|mut peer| async move {
+        if peer.request().await.is_some() {
+            peer.send("HTTP/1.1 200 OK\r\n").await;
+            let mut paces = tokio::time::interval(Duration::from_millis(20));
+            while peer.send("X-Drip: UPSTREAM\r\n").await {
+                paces.tick().await;
+            }
+            peer.finish().await;
+        }
+    });
+    let proxy = Run::to(&drip).flag("timeout-ms", "300").start().await;
+    for protocol in BOTH_PROTOCOLS {
+        let start = Instant::now();
+        let answer = proxy.ask(protocol, &Ask::get("/")).await;
+        answer.problem(504);
+        let elapsed = start.elapsed();
+        assert!(elapsed >= Duration::from_millis(300), "{elapsed:?}");
+        assert!(elapsed < Duration::from_millis(300) + NOISE, "{elapsed:?}");
+    }
+    drip.until(|record| record.closed == 2).await;
+}
+
+/// A body may take as long as it likes.
+#[tokio::test]
+async fn a_slow_body_is_no_late_answer() {
+    let slow = Backend::new(|mut peer| async move {
+        if peer.request().await.is_some() {
+            let mut paces = tokio::time::interval(Duration::from_millis(100));
+            for piece in [
+                "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n",
+                "s",
+                "l",
+                "o",
+                "w",
+            ] {
+                paces.tick().await;
+                peer.send(piece).await;
+            }
+            peer.closed().await;
+        }
+    });
+    // Long enough for a busy machine, and not for the body as well.
+    let proxy = Run::to(&slow).flag("timeout-ms", "250").start().await;
+    for protocol in BOTH_PROTOCOLS {
+        let answer = proxy.ask(protocol, &Ask::get("/")).await;
+        assert!([200, 504].contains(&answer.status), "{answer:?}");
+        if answer.status == 200 {
+            assert_eq!(answer.text(), "slow");
+        }
+    }
+}
+
+/// B27: what has begun can't become a 502; nor does it seem to have ended.
+#[tokio::test]
+async fn an_answer_that_is_cut_short_is_cut_short() {
+    for answer in CUT_BODIES {
+        let backend = Backend::closes_after(answer);
+        let proxy = proxy(&backend).await;
+        for protocol in BOTH_PROTOCOLS {
+            let (bytes, whole) = body(&proxy, protocol, &Ask::get("/")).await;
+            assert!(!whole, "{protocol:?}: {answer}");
+            assert!(b"{}UPSTREAM".starts_with(&bytes), "{answer}: {bytes:?}");
+        }
+    }
+}
+
+/// An answer without a length ends when the backend closes; a caller sees it end.
+#[tokio::test]
+async fn an_answer_until_the_backend_closes_is_whole() {
+    let backend = Backend::closes_after("HTTP/1.1 200 OK\r\n\r\nall of it");
+    for backend in [backend] {
+        let proxy = proxy(&backend).await;
+        for protocol in BOTH_PROTOCOLS {
+            let (bytes, whole) = body(&proxy, protocol, &Ask::get("/")).await;
+            assert_eq!((&*bytes, whole), (&b"all of it"[..], true));
+        }
+    }
+}
+
+// B22
+#[tokio::test]
+async fn interim_answers_go_before_the_answer() {
+    for interim in [
+        "HTTP/1.1 103 Early Hints\r\nLink: </UPSTREAM>\r\n\r\n".to_owned(),
+        "HTTP/1.1 100 Continue\r\n\r\n".to_owned(),
+        "HTTP/1.1 102 Processing\r\n\r\n".repeat(50),
+        "HTTP/1.1 199 UPSTREAM\r\nContent-Length: 5\r\n\r\n".to_owned(),
+    ] {
+        let bytes = [interim.as_bytes(), &json("{}")].concat();
+        let backend = Backend::answers(bytes);
+        let proxy = proxy(&backend).await;
+        for protocol in BOTH_PROTOCOLS.repeat(2) {
+            let answer = proxy.ask(protocol, &Ask::get("/")).await;
+            assert_eq!((answer.status, answer.text()), (200, "{}"));
+            assert_eq!(answer.field("link"), None);
+        }
+    }
+}
+
+// B22
+#[tokio::test]
+async fn a_flood_of_interim_answers_ends_in_time() {
+    let flood = Backend::new(|mut peer| async move {
+        if peer.request().await.is_some() {
+            // At its full speed it would only show how fast this machine parses heads.
+            let mut paces = tokio::time::interval(Duration::from_millis(1));
+            let interim = "HTTP/1.1 103 Early Hints\r\nLink: </UPSTREAM>\r\n\r\n";
+            while peer.send(interim.repeat(10)).await {
+                paces.tick().await;
+            }
+            peer.finish().await;
+        }
+    });
+    fails("a flood", &flood, 504).await;
+    flood.until(|record| record.closed == 4).await;
+}
+
+// B24
+#[tokio::test]
+async fn a_body_where_none_can_be_is_nobody_s() {
+    let smuggled = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nUPSTREAM";
+    for (head, status) in [
+        ("HTTP/1.1 204 No Content\r\nContent-Length: 46\r\n\r\n", 204),
+        (
+            "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
+            204,
+        ),
+        ("HTTP/1.1 204 No Content\r\n\r\n", 204),
+        (
+            "HTTP/1.1 304 Not Modified\r\nContent-Length: 46\r\n\r\n",
+            304,
+        ),
+        ("HTTP/1.1 304 Not Modified\r\n\r\n", 304),
+        (
+            "HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n",
+            205,
+        ),
+    ] {
+        for body in ["", smuggled] {
+            let backend = Backend::answers(format!("{head}{body}"));
+            let proxy = proxy(&backend).await;
+            let mut caller = proxy.connect().await;
+            for protocol in BOTH_PROTOCOLS.repeat(3) {
+                let answer = match protocol {
+                    // All on one connection.
+                    Protocol::Http1 => caller.ask(&Ask::get("/")).await,
+                    Protocol::Http2 => proxy.ask(protocol, &Ask::get("/")).await,
+                };
+                is_this_or_502(&answer, status, b"");
+                assert_eq!(answer.field("transfer-encoding"), None, "{answer:?}");
+            }
+        }
+    }
+}
+
+/// A connection that is given up may take the next request with it, never answer it wrongly.
+#[track_caller]
+fn is_this_or_502(answer: &Answer, status: u16, body: &[u8]) {
+    if answer.status == 502 {
+        answer.problem(502);
+    } else {
+        assert_eq!((answer.status, &*answer.body), (status, body));
+    }
+}
+
+// B24
+#[tokio::test]
+async fn an_answer_to_head_has_no_body() {
+    for (bytes, length) in [
+        (json("\"UPSTREAM\""), Some("10")),
+        (json("\"UPSTREAM\"")[..70].to_vec(), Some("10")),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(),
+            None,
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\nUPSTREAM\r\n0\r\n\r\n"
+                .to_vec(),
+            None,
+        ),
+    ] {
+        let bytes = match length {
+            Some(_) if bytes.len() == 70 => {
+                b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n".to_vec()
+            }
+            _ => bytes,
+        };
+        let backend = Backend::answers(bytes);
+        let proxy = proxy(&backend).await;
+        let head = Ask::new("HEAD", "/");
+        let mut caller = proxy.connect().await;
+        let mut http2 = proxy.http2().await;
+        for round in 0..5 {
+            caller.send(head.http1().0).await;
+            let answer = caller.answer_to_head().await;
+            if answer.status != 502 {
+                assert_eq!(answer.field("content-length"), length);
+            }
+            let stream = 2 * round + 1;
+            head.send_over_http2(&mut http2, stream).await;
+            let answer = http2.heard(stream).await.answer();
+            if answer.status != 502 {
+                assert_eq!(answer.field("content-length"), length);
+            }
+            assert_eq!(answer.body, b"");
+        }
+    }
+}
+
+/// B28: bytes behind an answer are never the next answer.
+#[tokio::test]
+async fn what_comes_behind_an_answer_is_no_answer() {
+    let smuggled = answer(
+        "200 OK",
+        &["Content-Type: application/json"],
+        "\"UPSTREAM\"",
+    );
+    for real in [
+        json("{}"),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n".to_vec(),
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}".to_vec(),
+    ] {
+        let backend = Backend::answers([real, smuggled.clone()].concat());
+        let proxy = proxy(&backend).await;
+        let mut caller = proxy.connect().await;
+        let mut answered = 0;
+        for protocol in BOTH_PROTOCOLS.repeat(10) {
+            let answer = match protocol {
+                Protocol::Http1 => caller.ask(&Ask::get("/")).await,
+                Protocol::Http2 => proxy.ask(protocol, &Ask::get("/")).await,
+            };
+            answered += usize::from(answer.status == 200);
+            is_this_or_502(&answer, 200, b"{}");
+        }
+        // Each on a connection of its own: none was taken again.
+        let record = backend.record();
+        assert!(answered > 0);
+        assert!(
+            record.connections >= answered,
+            "{answered} {}",
+            record.connections
+        );
+    }
+}
+
+/// B28: an answer that nobody has asked for yet.
+#[tokio::test]
+async fn what_comes_before_a_request_is_no_answer() {
+    let (sent, mut sends) = watch::channel(0);
+    let backend = Backend::new(move |mut peer| {
+        let sent = sent.clone();
+        async move {
+            while peer.request().await.is_some() {
+                peer.send(json("{}")).await;
+                peer.send(json("\"UPSTREAM\"")).await;
+                sent.send_modify(|count| *count += 1);
+            }
+        }
+    });
+    let proxy = proxy(&backend).await;
+    for protocol in BOTH_PROTOCOLS.repeat(10) {
+        let answer = proxy.ask(protocol, &Ask::get("/")).await;
+        is_this_or_502(&answer, 200, b"{}");
+        // It is there before the next request is: which of two came first on the wire, nobody could tell.
+        let asked = backend.requests().len();
+        within(sends.wait_for(|count| *count == asked))
+            .await
+            .unwrap();
+    }
+}
+
+/// B37: a connection on which the backend has not read the request is not used for the next one.
+#[tokio::test]
+async fn an_unread_request_is_not_the_next_one() {
+    let (read, mut reads) = watch::channel(Vec::new());
+    let early = Backend::new(move |mut peer| {
+        let read = read.clone();
+        async move {
+            while let Some((request, _)) = peer.head().await {
+                peer.send(json("{}")).await;
+                if request.method == "POST" {
+                    let rest = peer.wire.rest().await;
+                    read.send_modify(|seen| seen.push(rest));
+                    return;
+                }
+            }
+        }
+    });
+    let proxy = proxy(&early).await;
+    for framing in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
+        let mut caller = proxy.connect().await;
+        let head = request("POST", "/", &[framing], "");
+        caller.send(head).await;
+        assert_eq!(caller.answer_of_the_server().await.text(), "{}");
+        // The caller has not ended its body, and others ask.
+        for protocol in BOTH_PROTOCOLS.repeat(5) {
+            let answer = proxy.ask(protocol, &Ask::get("/other")).await;
+            assert_eq!(answer.text(), "{}");
+        }
+        drop(caller);
+    }
+    drop(proxy);
+    let all = within(reads.wait_for(|seen| seen.len() == 2)).await;
+    for rest in &*all.unwrap() {
+        assert_eq!(String::from_utf8_lossy(rest), "");
+    }
+}
+
+// B29
+#[tokio::test]
+async fn fields_of_the_backend_s_connection_go_no_further() {
+    let fields = [
+        "Connection: X-One, close",
+        "Connection: x-two ,, keep-alive, content-type, set-cookie, cache-control",
+        "X-One: UPSTREAM",
+        "X-Two: UPSTREAM",
+        "X-Two: UPSTREAM",
+        "Keep-Alive: timeout=5",
+        "Proxy-Authenticate: Basic",
+        "Proxy-Connection: keep-alive",
+        "Upgrade: h2c",
+        "HTTP2-Settings: AAMAAABkAAQAAP__",
+        "TE: trailers",
+        "Set-Cookie: a=1; HttpOnly",
+        "Set-Cookie: b=2",
+        "Cache-Control: private",
+        "Content-Type: text/x",
+        "Server: backend",
+        "X-Three: 3",
+    ];
+    let backend = Backend::closes_after(answer("200 OK", &fields, "{}"));
+    let proxy = proxy(&backend).await;
+    for protocol in BOTH_PROTOCOLS {
+        let answer = proxy.ask(protocol, &Ask::get("/")).await;
+        assert_eq!(answer.status, 200);
+        for name in [
+            "connection",
+            "http2-settings",
+            "keep-alive",
+            "proxy-authenticate",
+            "proxy-connection",
+            "te",
+            "upgrade",
+            "x-one",
+            "x-two",
+        ] {
+            assert_eq!(answer.head.fields.all(name), [""; 0], "{protocol:?}");
+        }
+        let cookies = answer.head.fields.all("set-cookie");
+        assert_eq!(cookies, ["a=1; HttpOnly", "b=2"]);
+        for (name, value) in [
+            ("cache-control", "private"),
+            ("content-type", "text/x"),
+            ("server", "backend"),
+            ("x-three", "3"),
+        ] {
+            assert_eq!(answer.field(name), Some(value));
+        }
+    }
+}
+
+/// A length beside chunks is dropped: a caller must not cut by it.
+#[tokio::test]
+async fn a_length_beside_chunks_reaches_no_caller() {
+    for fields in [
+        "Content-Length: 3\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 3",
+        "Transfer-Encoding: chunked\r\nContent-Length: 3\r\nContent-Length: 4",
+    ] {
+        let bytes = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n7\r\nchunked\r\n0\r\n\r\n");
+        let backend = Backend::answers(bytes);
+        let proxy = proxy(&backend).await;
+        for protocol in BOTH_PROTOCOLS.repeat(2) {
+            let answer = proxy.ask(protocol, &Ask::get("/")).await;
+            if answer.status == 502 {
+                answer.problem(502);
+                continue;
+            }
+            assert_eq!((answer.status, answer.text()), (200, "chunked"));
+            assert_eq!(answer.field("content-length"), None);
+        }
+    }
+}
+
+// B19
+#[tokio::test]
+async fn any_byte_in_any_field_of_an_answer_does_no_harm() {
+    let sent: String = (0x80..=0xff_u8).map(char::from).collect();
+    for names in [
+        &[
+            "X-Bytes",
+            "Cache-Control",
+            "Vary",
+            "Server",
+            "Content-Type",
+            "Set-Cookie",
+            "Location",
+        ][..],
+        &[
+            "Connection",
+            "Keep-Alive",
+            "Upgrade",
+            "TE",
+            "Trailer",
+            "X-Bytes",
+            "Via",
+        ],
+    ] {
+        let mut bytes = b"HTTP/1.1 200 \xff\xe9\r\n".to_vec();
+        for name in names {
+            bytes.extend([name.as_bytes(), b": "].concat());
+            bytes.extend(0x80..=0xff_u8);
+            bytes.extend(b"\r\n");
+        }
+        bytes.extend(b"Content-Length: 2\r\n\r\n{}");
+        let backend = Backend::closes_after(bytes);
+        let proxy = proxy(&backend).await;
+        for protocol in BOTH_PROTOCOLS {
+            let answer = proxy.ask(protocol, &Ask::get("/")).await;
+            assert_eq!((answer.status, answer.text()), (200, "{}"));
+            for name in names {
+                let name = name.to_ascii_lowercase();
+                let hop = ["connection", "keep-alive", "upgrade", "te"].contains(&&*name);
+                let expected = (!hop).then_some(&*sent);
+                assert_eq!(answer.field(&name), expected, "{name}");
+            }
+        }
+    }
+}
+
+// B20
+#[tokio::test]
+async fn the_head_of_an_answer_is_bounded() {
+    let many = vec!["X-Field: UPSTREAM"; 1000];
+    let long = format!("X-Long: UPSTREAM{}", "x".repeat(64 << 10));
+    let longer = format!("X-Long: UPSTREAM{}", "x".repeat(1 << 20));
+    for fields in [&many[..], &[&long], &[&longer]] {
+        let backend = Backend::closes_after(answer("200 OK", fields, "{}"));
+        fails("a huge head", &backend, 502).await;
+    }
+    let endless = Backend::new(|mut peer| async move {
+        if peer.request().await.is_some() {
+            peer.send("HTTP/1.1 200 OK\r\nX-Long: ").await;
+            while peer.send("UPSTREAM".repeat(1000)).await {}
+            peer.closed().await;
+        }
+    });
+    fails("a head without end", &endless, 502).await;
+    // One that is large, as heads go.
+    let long = format!("X-Long: {}", "x".repeat(60 << 10));
+    let backend = Backend::answers(answer("200 OK", &[&long], "{}"));
+    let proxy = proxy(&backend).await;
+    let answer = proxy.ask(Protocol::Http1, &Ask::get("/")).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.field("x-long").map(str::len), Some(60 << 10));
+}
+
+/// What a backend says on purpose is the caller's to see, whatever it is.
+#[tokio::test]
+async fn an_error_of_the_backend_s_is_passed_on() {
+    for status in ["401", "404", "418", "429", "500", "503", "599", "999"] {
+        let fields = ["WWW-Authenticate: Basic", "Retry-After: 1"];
+        let bytes = answer(&format!("{status} Why"), &fields, "its own words");
+        let backend = Backend::answers(bytes);
+        let proxy = proxy(&backend).await;
+        for protocol in BOTH_PROTOCOLS {
+            let answer = proxy.ask(protocol, &Ask::get("/")).await;
+            assert_eq!(answer.status.to_string(), status);
+            assert_eq!(answer.text(), "its own words");
+            assert_eq!(answer.field("www-authenticate"), Some("Basic"));
+            assert_eq!(answer.field("retry-after"), Some("1"));
+        }
+    }
+}
+
+/// Nothing is said per request, and nothing of a failing backend.
+#[tokio::test]
+async fn requests_leave_nothing_on_standard_error() {
+    let backend = Backend::closes_after("HTTP/1.1 200 OK\r\nContent-Length: +9\r\n\r\nUPSTREAM");
+    let mut proxy = proxy(&backend).await;
+    for protocol in BOTH_PROTOCOLS {
+        proxy.ask(protocol, &Ask::get("/")).await.problem(502);
+    }
+    proxy.terminate();
+    proxy.exited().await;
+    assert_eq!(proxy.stderr(), "");
+}
