@@ -1,7 +1,7 @@
 //! What a response has to be before it is passed back.
 
 use http::header::UPGRADE;
-use http::{StatusCode, response};
+use http::{StatusCode, Version, response};
 
 use super::layer::Config;
 use super::request::{Exchange, Refusal, allowed_protocols, put_upgrade};
@@ -39,6 +39,9 @@ pub(super) fn pass_back(
         put_upgrade(&mut head.headers, protocols);
     }
     config.add_via(&mut head.headers, head.version);
+    // How the backend speaks is between us and it: a server takes this for its own version (RFC 9112 §2.3), and would end a
+    // body by closing, which no caller can tell from one that broke off.
+    head.version = Version::HTTP_11;
     Ok(())
 }
 

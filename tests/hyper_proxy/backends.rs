@@ -184,7 +184,8 @@ async fn an_answer_that_is_cut_short_is_cut_short() {
 #[tokio::test]
 async fn an_answer_until_the_backend_closes_is_whole() {
     let backend = Backend::closes_after("HTTP/1.1 200 OK\r\n\r\nall of it");
-    for backend in [backend] {
+    let old = Backend::closes_after("HTTP/1.0 200 OK\r\n\r\nall of it");
+    for backend in [backend, old] {
         let proxy = proxy(&backend).await;
         for protocol in BOTH_PROTOCOLS {
             let (bytes, whole) = body(&proxy, protocol, &Ask::get("/")).await;
