@@ -1,6 +1,6 @@
 //! What a response has to be before it is passed back.
 
-use http::header::UPGRADE;
+use http::header::{CONTENT_LENGTH, UPGRADE};
 use http::{StatusCode, Version, response};
 
 use super::layer::Config;
@@ -42,6 +42,10 @@ pub(super) fn pass_back(
     // How the backend speaks is between us and it: a server takes this for its own version (RFC 9112 §2.3), and would end a
     // body by closing, which no caller can tell from one that broke off.
     head.version = Version::HTTP_11;
+    if head.status == StatusCode::NO_CONTENT {
+        // RFC 9110 §8.6.
+        head.headers.remove(CONTENT_LENGTH);
+    }
     Ok(())
 }
 

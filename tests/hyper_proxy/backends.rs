@@ -264,6 +264,10 @@ async fn a_body_where_none_can_be_is_nobody_s() {
                     Protocol::Http2 => proxy.ask(protocol, &Ask::get("/")).await,
                 };
                 is_this_or_502(&answer, status, b"");
+                if status == 204 {
+                    // RFC 9110 §8.6, RFC 9112 §6.1.
+                    assert_eq!(answer.field("content-length"), None, "{answer:?}");
+                }
                 assert_eq!(answer.field("transfer-encoding"), None, "{answer:?}");
             }
         }
