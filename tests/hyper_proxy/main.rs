@@ -13,6 +13,8 @@ mod backends;
 mod hostile;
 mod process;
 mod streaming;
+mod upgrade;
+mod websocket;
 #[path = "../support/wire/mod.rs"]
 mod wire;
 
