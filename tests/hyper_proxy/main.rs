@@ -12,6 +12,7 @@ mod backends;
 #[path = "../support/hostile/mod.rs"]
 mod hostile;
 mod process;
+mod reuse;
 mod streaming;
 mod upgrade;
 mod websocket;
