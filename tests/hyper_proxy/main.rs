@@ -13,7 +13,9 @@ mod backends;
 mod hostile;
 mod process;
 mod reuse;
+mod serving;
 mod streaming;
+mod targets;
 mod upgrade;
 mod websocket;
 #[path = "../support/wire/mod.rs"]
