@@ -277,6 +277,28 @@ async fn half_a_body_is_no_request() {
     }
 }
 
+/// B10: what began as HTTP/1.1 stays it.
+#[tokio::test]
+async fn a_connection_can_not_become_http_2() {
+    let rig = Rig::new().await;
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    for fields in [
+        &[][..],
+        &[
+            "Connection: Upgrade, HTTP2-Settings",
+            "Upgrade: h2c",
+            "HTTP2-Settings: AAMAAABkAAQAAP__",
+        ],
+    ] {
+        let mut caller = rig.server.connect().await;
+        caller.send(request("GET", "/x/7", fields, "")).await;
+        let answer = caller.answer_of_the_server().await;
+        assert_eq!((answer.status, answer.field("upgrade")), (200, None));
+        caller.send(preface).await;
+        caller.closed().await;
+    }
+}
+
 /// What the server sends until it closes.
 async fn rest(mut caller: Caller) -> String {
     let rest = within(caller.wire.rest()).await;

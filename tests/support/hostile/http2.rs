@@ -353,6 +353,11 @@ async fn a_frame_out_of_place_ends_the_connection_by_h2() {
             PROTOCOL_ERROR,
         ),
         (
+            "a push to the server",
+            vec![frame(PUSH_PROMISE, END_HEADERS, 1, &[0, 0, 0, 2])],
+            PROTOCOL_ERROR,
+        ),
+        (
             "half a setting",
             vec![frame(SETTINGS, 0, 0, &[0; 5])],
             PROTOCOL_ERROR,

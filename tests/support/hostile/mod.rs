@@ -12,6 +12,7 @@ mod framing;
 mod host;
 mod http2;
 mod methods;
+mod responses;
 
 use crate::backend::{Backend, Request};
 use crate::wire::ask::{Ask, BOTH_PROTOCOLS, Protocol};

@@ -15,6 +15,7 @@ pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PUSH_PROMISE: u8 = 5;
 pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
 pub(crate) const WINDOW_UPDATE: u8 = 8;
@@ -140,12 +141,19 @@ impl Http2 {
     }
 
     /// Sends a body that is longer than the server's window, to its end.
-    pub(crate) async fn upload(&mut self, stream: u32, mut bytes: &[u8]) {
+    pub(crate) async fn upload(&mut self, stream: u32, bytes: &[u8]) {
+        let mut sent = 0;
+        self.send_body(stream, bytes, &mut sent).await;
+        self.data(stream, b"", true).await;
+    }
+
+    /// Sends a body as fast as the server takes it, and counts.
+    pub(crate) async fn send_body(&mut self, stream: u32, mut bytes: &[u8], sent: &mut usize) {
         // What may still be sent on the stream, and on the connection.
         let (mut own, mut all) = (self.window, 65_535);
         while !bytes.is_empty() {
             while own.min(all) <= 0 {
-                let frame = within(self.read()).await.expect("a frame");
+                let frame = self.read().await.expect("a frame");
                 match (frame.kind, frame.flags & ACK) {
                     (SETTINGS, 0) => {
                         own += self.take_settings(&frame);
@@ -163,9 +171,9 @@ impl Http2 {
             self.frame(DATA, 0, stream, now).await;
             own -= now.len() as i64;
             all -= now.len() as i64;
+            *sent += now.len();
             bytes = later;
         }
-        self.data(stream, b"", true).await;
     }
 
     /// How much larger the window of a stream is by these settings.
