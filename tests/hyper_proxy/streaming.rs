@@ -1,6 +1,7 @@
 //! Bodies of both directions pass as they come, and so do the trailers that may.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
@@ -236,6 +237,86 @@ async fn an_upload_is_not_collected() {
     }
     http2.data(1, b"", true).await;
     assert_eq!(http2.heard(1).await.answer().text(), "{}");
+}
+
+/// More than all the buffers on the way hold, the kernel's included.
+const MOST: usize = 64 << 20;
+
+/// As long as it may take to hold somebody up for good.
+const STUCK: Duration = Duration::from_secs(1);
+
+/// A caller that reads nothing is not read for: what the backend has to say waits there.
+#[tokio::test]
+async fn an_answer_that_nobody_reads_is_not_collected() {
+    for protocol in BOTH_PROTOCOLS {
+        let (taken, mut takes) = watch::channel(None);
+        let backend = Backend::new(move |mut peer| {
+            let taken = taken.clone();
+            async move {
+                if peer.request().await.is_none() {
+                    return;
+                }
+                peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {MOST}\r\n\r\n"))
+                    .await;
+                let mut sent = 0;
+                let piece = vec![b'x'; 1 << 16];
+                while sent < MOST {
+                    let sending = peer.send(&piece);
+                    if !matches!(tokio::time::timeout(STUCK, sending).await, Ok(true)) {
+                        break;
+                    }
+                    sent += piece.len();
+                }
+                taken.send_replace(Some(sent));
+                peer.closed().await;
+            }
+        });
+        let proxy = Run::to(&backend).start().await;
+        let mut caller = proxy.connect().await;
+        let mut http2 = proxy.http2().await;
+        match protocol {
+            Protocol::Http1 => caller.send(Ask::get("/").http1().0).await,
+            Protocol::Http2 => Ask::get("/").send_over_http2(&mut http2, 1).await,
+        }
+        let taken = *within(takes.wait_for(Option::is_some)).await.unwrap();
+        assert!(taken < Some(MOST), "{protocol:?}: {taken:?}");
+        // Nobody else is held up.
+        let answer = proxy.ask(protocol, &Ask::new("TRACE", "/")).await;
+        assert_eq!(answer.status, 501);
+    }
+}
+
+/// A backend that reads nothing is not read for: what the caller has to say waits there.
+#[tokio::test]
+async fn a_body_that_nobody_reads_is_not_collected() {
+    let backend = Backend::new(|mut peer| async move {
+        if peer.head().await.is_some() {
+            std::future::pending::<()>().await;
+        }
+    });
+    let proxy = Run::to(&backend).start().await;
+    let mut caller = proxy.connect().await;
+    let length = format!("Content-Length: {MOST}");
+    caller.send(request("POST", "/", &[&length], "")).await;
+    let piece = vec![b'x'; 1 << 16];
+    let mut sent = 0;
+    while sent < MOST {
+        let sending = caller.wire.send(&piece);
+        if tokio::time::timeout(STUCK, sending).await.is_err() {
+            break;
+        }
+        sent += piece.len();
+    }
+    assert!(sent < MOST, "{sent}");
+
+    let mut http2 = proxy.http2().await;
+    http2
+        .headers(1, &Ask::new("POST", "/").http2(), false)
+        .await;
+    let (body, mut sent) = (vec![b'x'; MOST], 0);
+    let sending = http2.send_body(1, &body, &mut sent);
+    assert!(tokio::time::timeout(5 * STUCK, sending).await.is_err());
+    assert!(sent < MOST, "{sent}");
 }
 
 // B11
