@@ -341,15 +341,18 @@ fn is_safe_in_path(value: &str) -> bool {
 }
 
 /// Whether a path has a dot segment, for a server that resolves them, or for one that decodes the path before it does: to
-/// that, an encoded slash ends a segment as well, and so does a backslash.
+/// that, an encoded slash ends a segment as well, and so does a backslash. Nor do a segment's parameters, which servers in
+/// Java take off first, make it another (`/..;/`).
 fn has_dot_segment(path_and_query: &str) -> bool {
     let path = path_and_query.split('?').next().unwrap_or_default();
     let path = path
         .to_ascii_lowercase()
         .replace("%2f", "/")
         .replace("%5c", "/")
+        .replace("%3b", ";")
         .replace('\\', "/");
-    path.split('/').any(is_dot_segment)
+    let mut segments = path.split('/');
+    segments.any(|segment| is_dot_segment(segment.split(';').next().unwrap_or_default()))
 }
 
 /// `.` and `..`, each dot as itself or percent-encoded, in lower case.

@@ -55,7 +55,7 @@ async fn a_target_is_kept_as_it_is() {
     }
 }
 
-const CLIMBING: [&str; 30] = [
+const CLIMBING: [&str; 36] = [
     "/..",
     "/.",
     "/../",
@@ -84,6 +84,12 @@ const CLIMBING: [&str; 30] = [
     "/a%5c%2e%2e%5cetc",
     "//..",
     "//../etc",
+    "/..;/etc",
+    "/..;x=1/etc",
+    "/%2e%2e;/etc",
+    "/a/..%3b/etc",
+    "/a/..%3Bx%2fetc",
+    "/.;/etc",
     "/..?x",
     "/%2e%2e?x",
 ];
