@@ -1,5 +1,7 @@
 //! Changing the protocol: only if both ends want to, and only to a WebSocket.
 
+use tokio::sync::watch;
+
 use crate::backend::{Backend, answer, json};
 use crate::caller::request;
 use crate::process::Run;
@@ -292,4 +294,31 @@ async fn half_of_a_connection_may_be_closed() {
     caller.wire.shutdown().await;
     let rest = within(caller.wire.rest()).await;
     assert_eq!(String::from_utf8_lossy(&rest), "9 in all");
+}
+
+/// B38: nothing of them has gone to the backend by then.
+#[tokio::test]
+async fn what_is_sent_before_the_101_waits_for_it() {
+    let (read, mut reads) = watch::channel(Vec::new());
+    let backend = Backend::new(move |mut peer| {
+        let read = read.clone();
+        async move {
+            if peer.head().await.is_some() {
+                let fields = ["Connection: close"];
+                peer.send(answer("403 Forbidden", &fields, "no")).await;
+                let rest = peer.wire.rest().await;
+                read.send_modify(|all| all.push(rest));
+            }
+        }
+    });
+    let proxy = Run::to(&backend).start().await;
+    let mut caller = proxy.connect().await;
+    let upgrade = request("GET", "/", &ASKS, "");
+    caller
+        .send([&upgrade[..], b"\0\x01 not HTTP at all"].concat())
+        .await;
+    let refusal = caller.answer_of_the_server().await;
+    assert_eq!((refusal.status, refusal.text()), (403, "no"));
+    let read = within(reads.wait_for(|all| !all.is_empty())).await.unwrap();
+    assert_eq!(*read, [b""]);
 }
