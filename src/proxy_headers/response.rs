@@ -5,7 +5,7 @@ use http::{StatusCode, Version, response};
 
 use super::layer::Config;
 use super::request::{Exchange, Refusal, allowed_protocols, put_upgrade};
-use crate::fields::{is_oversized, strip_hop_by_hop, tokens};
+use crate::fields::{is_coded, is_oversized, strip_hop_by_hop, tokens};
 
 const fn bad_gateway(detail: &'static str) -> Refusal {
     Refusal::Problem(StatusCode::BAD_GATEWAY, detail)
@@ -19,6 +19,9 @@ pub(super) fn pass_back(
 ) -> Result<(), Refusal> {
     if is_oversized(&head.headers, config.max_fields, config.max_head) {
         return Err(bad_gateway("the head of the response is over its bound"));
+    }
+    if is_coded(&head.headers) {
+        return Err(bad_gateway("the response is in an unknown transfer coding"));
     }
     let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
     if head.status.is_informational() && !switched {

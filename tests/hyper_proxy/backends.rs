@@ -178,6 +178,22 @@ async fn an_answer_that_is_cut_short_is_cut_short() {
     }
 }
 
+/// hyper undoes the chunks and no other coding: nobody could tell what the rest is.
+#[tokio::test]
+async fn an_answer_in_another_coding_is_a_502() {
+    for coding in [
+        "gzip, chunked",
+        "chunked, chunked",
+        "gzip",
+        "UPSTREAM, chunked",
+    ] {
+        let bytes = format!(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n8\r\nUPSTREAM\r\n0\r\n\r\n"
+        );
+        fails(coding, &Backend::closes_after(bytes), 502).await;
+    }
+}
+
 /// An answer without a length ends when the backend closes; a caller sees it end.
 #[tokio::test]
 async fn an_answer_until_the_backend_closes_is_whole() {

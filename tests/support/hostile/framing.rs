@@ -21,6 +21,7 @@ async fn what_can_be_read_in_two_ways_is_refused_by_hyper() {
         "Transfer-Encoding: \"chunked\"",
         "Transfer-Encoding: chunked, identity",
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+        "Transfer-Encoding: \u{e9}, chunked",
         "Transfer-Encoding : chunked",
         "X-Folded: a\r\n b",
         " X-Folded: a",
@@ -92,6 +93,29 @@ async fn a_length_beside_chunks_reaches_nobody() {
         assert_eq!((answer.status, answer.text()), (200, "{}"));
         let request = rig.backend.requests().pop().expect("a request");
         assert_eq!(request.text(), "chunked");
+    }
+}
+
+/// hyper undoes the chunks and no other coding, so the others would be lost with the field (RFC 9112 §6.1).
+#[tokio::test]
+async fn a_body_in_another_coding_is_not_passed_on_without_its_name() {
+    let rig = Rig::new().await;
+    for coding in [
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: chunked, chunked",
+        "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+    ] {
+        let head = request("POST", "/x/7", &[coding], "");
+        let bytes = [&head[..], &chunk(b"coded"), b"0\r\n\r\n"].concat();
+        rig.server.send(bytes).await.problem(501);
+    }
+    assert_eq!(rig.backend.record().connections, 0);
+    for coding in ["chunked", "CHUNKED", " , chunked"] {
+        let coding = format!("Transfer-Encoding: {coding}");
+        let head = request("POST", "/x/7", &[&coding], "");
+        let bytes = [&head[..], &chunk(b"body"), b"0\r\n\r\n"].concat();
+        let answer = rig.server.send(bytes).await;
+        assert_eq!((answer.status, answer.text()), (200, "{}"), "{coding}");
     }
 }
 
