@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backend::{Backend, SECRET, answer, json};
+use crate::caller::{chunk, request};
 use crate::hostile::answers::*;
 use crate::process::{Proxy, Run};
 use crate::wire::ask::{Ask, BOTH_PROTOCOLS, Protocol};
@@ -191,6 +192,71 @@ async fn an_answer_in_another_coding_is_a_502() {
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n8\r\nUPSTREAM\r\n0\r\n\r\n"
         );
         fails(coding, &Backend::closes_after(bytes), 502).await;
+    }
+}
+
+/// B20, B27: nor does what would never end become an end.
+#[tokio::test]
+async fn what_is_around_a_body_is_bounded() {
+    let head =
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Trailer\r\n\r\n2\r\n{}\r\n";
+    for flood in [
+        format!("0\r\n{}\r\n", "X-Trailer: UPSTREAM\r\n".repeat(10_000)),
+        format!("0\r\nX-Trailer: {}\r\n\r\n", "UPSTREAM".repeat(1 << 17)),
+        format!("0;{}\r\n\r\n", "UPSTREAM".repeat(1 << 17)),
+        format!(
+            "{}0\r\n\r\n",
+            format!("1;{}\r\n \r\n", "UPSTREAM".repeat(10)).repeat(10_000)
+        ),
+    ] {
+        let backend = Backend::closes_after(format!("{head}{flood}"));
+        let proxy = proxy(&backend).await;
+        for protocol in BOTH_PROTOCOLS {
+            let ask = Ask::get("/").field("TE", "trailers");
+            let (_, whole) = body(&proxy, protocol, &ask).await;
+            assert!(!whole, "{protocol:?}: {}", &flood[..20]);
+        }
+    }
+}
+
+/// A backend may have had enough while it is still being asked.
+#[tokio::test]
+async fn an_upload_fails_as_anything_else() {
+    let gone = Backend::new(|mut peer| async move {
+        // Closes with what it has not read: that is a reset.
+        peer.head().await;
+    });
+    let hangs = Backend::new(|mut peer| async move {
+        peer.head().await;
+        peer.closed().await;
+    });
+    for (backend, status) in [(gone, 502), (hangs, 504)] {
+        let proxy = Run::to(&backend)
+            .flag("timeout-ms", if status == 504 { "300" } else { "20000" })
+            .start()
+            .await;
+        let mut caller = proxy.connect().await;
+        let head = request("POST", "/", &["Transfer-Encoding: chunked"], "");
+        caller.send([head, chunk(b"half")].concat()).await;
+        caller.answer().await.problem(status);
+        // What follows is nobody's request.
+        caller.send(request("GET", "/smuggled", &[], "")).await;
+        caller.closed().await;
+
+        let mut http2 = proxy.http2().await;
+        http2
+            .headers(1, &Ask::new("POST", "/").http2(), false)
+            .await;
+        http2.data(1, b"half", false).await;
+        http2.heard(1).await.answer().problem(status);
+        // Only the stream is over.
+        Ask::new("OPTIONS", "*")
+            .send_over_http2(&mut http2, 3)
+            .await;
+        assert_eq!(http2.heard(3).await.answer().status, 204);
+        for request in backend.requests() {
+            assert_eq!(request.target, "/");
+        }
     }
 }
 

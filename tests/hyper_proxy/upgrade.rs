@@ -31,6 +31,30 @@ fn switches() -> Backend {
     })
 }
 
+/// RFC 9110 §8.6: a 101 has no body, whatever the backend says.
+#[tokio::test]
+async fn a_101_has_no_length() {
+    for field in [
+        "Content-Length: 5",
+        "Transfer-Encoding: chunked",
+        "Content-Length: x",
+    ] {
+        let head = SWITCHES.replacen("\r\n", &format!("\r\n{field}\r\n"), 1);
+        let backend = Backend::hangs_after(format!("{head}behind"));
+        let proxy = Run::to(&backend).start().await;
+        let mut caller = proxy.connect().await;
+        caller.send(request("GET", "/", &ASKS, "")).await;
+        let head = within(caller.wire.head()).await.expect("an answer");
+        assert_eq!(head.framing(), None, "{field}");
+        if head.start.contains("101") {
+            assert_eq!(
+                within(caller.wire.exactly(6)).await.as_deref(),
+                Some(&b"behind"[..])
+            );
+        }
+    }
+}
+
 /// B38: bytes that are sent before the 101 are the new protocol's, and the backend's to judge: no part of the request, and
 /// no request.
 #[tokio::test]

@@ -171,6 +171,32 @@ async fn extensions_of_a_chunk_are_not_passed_on() {
     assert!(!rest.contains(" 200 "), "{rest}");
 }
 
+/// B20: hyper bounds the trailers as well.
+#[tokio::test]
+async fn trailers_without_end_are_given_up_by_hyper() {
+    let rig = Rig::new().await;
+    for trailers in [
+        "X-Trailer: 1\r\n".repeat(10_000),
+        format!("X-Trailer: {}\r\n", "x".repeat(1 << 20)),
+    ] {
+        let mut bytes = request("POST", "/x/7", &["Transfer-Encoding: chunked"], "");
+        bytes.extend(chunk(b"body"));
+        bytes.extend(b"0\r\n");
+        bytes.extend(trailers.bytes());
+        bytes.extend(b"\r\n");
+        let mut caller = rig.server.connect().await;
+        caller.send(bytes).await;
+        let rest = rest(caller).await;
+        assert!(!rest.contains(" 200 "), "{rest}");
+    }
+    assert!(
+        rig.backend
+            .requests()
+            .iter()
+            .all(|request| !request.body.whole)
+    );
+}
+
 /// B18: hyper takes a bare line feed for the end of a line, in the head. A proxy before us that doesn't must not be one that
 /// passes it on.
 #[tokio::test]
