@@ -376,10 +376,24 @@ async fn the_head_of_an_answer_is_bounded() {
         }
     });
     fails("a head without end", &endless, 502).await;
+    // hyper's client takes a hundred fields.
+    let most = vec!["X-Field: 1"; 99];
+    let proxy = proxy(&Backend::answers(answer("200 OK", &most, "{}"))).await;
+    for protocol in BOTH_PROTOCOLS {
+        let answer = proxy.ask(protocol, &Ask::get("/")).await;
+        assert_eq!(answer.head.fields.all("x-field").len(), 99);
+    }
+    let more = vec!["X-Field: UPSTREAM"; 100];
+    fails(
+        "101 fields",
+        &Backend::closes_after(answer("200 OK", &more, "{}")),
+        502,
+    )
+    .await;
     // One that is large, as heads go.
     let long = format!("X-Long: {}", "x".repeat(60 << 10));
     let backend = Backend::answers(answer("200 OK", &[&long], "{}"));
-    let proxy = proxy(&backend).await;
+    let proxy = Run::to(&backend).start().await;
     let answer = proxy.ask(Protocol::Http1, &Ask::get("/")).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.field("x-long").map(str::len), Some(60 << 10));

@@ -349,6 +349,19 @@ async fn a_connection_can_not_become_http_2() {
     }
 }
 
+/// A caller that closes its half, as if it had said all, is gone for hyper, and its request with it.
+#[tokio::test]
+async fn who_says_that_no_more_comes_is_gone_for_hyper() {
+    let backend = crate::backend::Backend::hangs();
+    let server = crate::front(&backend, 0).await;
+    let mut caller = server.connect().await;
+    caller.send(request("GET", "/x/7", &[], "")).await;
+    backend.until(|record| record.requests.len() == 1).await;
+    caller.wire.shutdown().await;
+    caller.closed().await;
+    backend.until(|record| record.closed == 1).await;
+}
+
 /// What the server sends until it closes.
 async fn rest(mut caller: Caller) -> String {
     let rest = within(caller.wire.rest()).await;
