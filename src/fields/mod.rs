@@ -71,6 +71,17 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, protected: &[HeaderName]
     }
 }
 
+/// Whether a body is in a transfer coding that is still to be undone: whoever reads HTTP/1.1 undoes `chunked`, once. With its
+/// name gone, nobody could (RFC 9112 §6.1).
+pub(crate) fn is_coded(headers: &HeaderMap) -> bool {
+    if !headers.contains_key(header::TRANSFER_ENCODING) {
+        return false;
+    }
+    let mut codings = tokens(headers, &header::TRANSFER_ENCODING);
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    !codings.next().is_some_and(is_chunked) || codings.next().is_some()
+}
+
 /// The elements of all lines of a field that is a list, without the empty ones. Not for fields with quoted strings.
 pub(crate) fn tokens<'a>(
     headers: &'a HeaderMap,

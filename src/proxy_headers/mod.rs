@@ -69,8 +69,8 @@
 //! | 400 | there is no `Host` (but in HTTP/1.0), more than one, or one with a user name, without a host, or malformed; the target has no path, or is `*` for another method; `Max-Forwards` is no number; a `TRACE` has content |
 //! | 431 | there are more than 24 000 different fields |
 //! | 500, with [`MissingPeer`] among its extensions | nobody has said where the request came from |
-//! | 501 | `CONNECT`, `TRACE` |
-//! | 502 | the response is an interim one, changes to a protocol that was not asked for, or its head is over the bound |
+//! | 501 | `CONNECT`, `TRACE`; the body is in a transfer coding other than `chunked` |
+//! | 502 | the response is an interim one, changes to a protocol that was not asked for, is in a transfer coding other than `chunked`, or its head is over the bound |
 
 mod body;
 mod forwarded;

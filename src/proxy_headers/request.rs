@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, Response, StatusCode, Uri, Version, request};
 use super::forwarded::{self, is_host, is_token};
 use super::layer::Config;
 use crate::error::Problem;
-use crate::fields::{strip_hop_by_hop, tokens};
+use crate::fields::{is_coded, strip_hop_by_hop, tokens};
 use crate::params::Peer;
 
 /// Why a request is not passed on.
@@ -77,6 +77,12 @@ pub(super) fn admit(
     settle_host(parts)?;
     check_method(config, parts, has_content)?;
     count_forwards(parts)?;
+    if is_coded(&parts.headers) {
+        return Err(Refusal::Problem(
+            StatusCode::NOT_IMPLEMENTED,
+            "this proxy knows no transfer coding but chunked",
+        ));
+    }
 
     let headers = &mut parts.headers;
     let trailers = wants_trailers(headers);

@@ -1,11 +1,11 @@
 //! What a response has to be before it is passed back.
 
-use http::header::UPGRADE;
-use http::{StatusCode, response};
+use http::header::{CONTENT_LENGTH, UPGRADE};
+use http::{StatusCode, Version, response};
 
 use super::layer::Config;
 use super::request::{Exchange, Refusal, allowed_protocols, put_upgrade};
-use crate::fields::{is_oversized, strip_hop_by_hop, tokens};
+use crate::fields::{is_coded, is_oversized, strip_hop_by_hop, tokens};
 
 const fn bad_gateway(detail: &'static str) -> Refusal {
     Refusal::Problem(StatusCode::BAD_GATEWAY, detail)
@@ -19,6 +19,9 @@ pub(super) fn pass_back(
 ) -> Result<(), Refusal> {
     if is_oversized(&head.headers, config.max_fields, config.max_head) {
         return Err(bad_gateway("the head of the response is over its bound"));
+    }
+    if is_coded(&head.headers) {
+        return Err(bad_gateway("the response is in an unknown transfer coding"));
     }
     let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
     if head.status.is_informational() && !switched {
@@ -39,6 +42,13 @@ pub(super) fn pass_back(
         put_upgrade(&mut head.headers, protocols);
     }
     config.add_via(&mut head.headers, head.version);
+    // How the backend speaks is between us and it: a server takes this for its own version (RFC 9112 §2.3), and would end a
+    // body by closing, which no caller can tell from one that broke off.
+    head.version = Version::HTTP_11;
+    if head.status == StatusCode::NO_CONTENT {
+        // RFC 9110 §8.6.
+        head.headers.remove(CONTENT_LENGTH);
+    }
     Ok(())
 }
 

@@ -74,6 +74,12 @@ async fn a_bad_size_is_refused() {
 }
 
 #[tokio::test]
+async fn a_bad_count_is_refused() {
+    let values = ["", "x", "-1", "1.5", "1 ", "one", "99999999999999999999"];
+    assert_values_refused("trusted-hops", &values).await;
+}
+
+#[tokio::test]
 async fn a_bad_time_is_refused() {
     let values = [
         "",
@@ -237,6 +243,7 @@ async fn what_is_said_once_is_refused_twice() {
     for (flag, value) in [
         ("listen", "127.0.0.1:0"),
         ("max-request-body", "1MiB"),
+        ("trusted-hops", "1"),
         ("merge", "group"),
         ("timeout", "1s"),
         ("conflict", "last"),
@@ -276,6 +283,7 @@ async fn a_flag_without_its_value_is_refused() {
     for flag in [
         "listen",
         "max-request-body",
+        "trusted-hops",
         "route",
         "branch",
         "merge",
@@ -318,6 +326,7 @@ async fn a_line_break_in_a_value_makes_no_second_line() {
     for (flag, value) in [
         ("listen", "x\ny"),
         ("max-request-body", "x\ny"),
+        ("trusted-hops", "x\ny"),
         ("route", "x\ny"),
         ("route", "/{\n"),
         ("branch", "x\ny"),
@@ -373,6 +382,7 @@ async fn help_lists_every_flag_and_default() {
     for word in [
         "--listen",
         "--max-request-body",
+        "--trusted-hops",
         "--route",
         "--branch",
         "--merge",

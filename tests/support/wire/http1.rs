@@ -11,6 +11,16 @@ use tokio::net::TcpStream;
 pub(crate) struct Fields(Vec<(String, String)>);
 
 impl Fields {
+    /// Their names in lower case.
+    pub(crate) fn new(fields: Vec<(String, String)>) -> Self {
+        Self(fields)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let fields = self.0.iter();
+        fields.map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> Self {
         let fields = lines.map(|line| {
             let (name, value) = line.split_once(':').expect("NAME: VALUE");
@@ -172,19 +182,50 @@ impl Wire {
         body
     }
 
+    /// The next `length` bytes, if they come.
+    pub(crate) async fn exactly(&mut self, length: usize) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.take(length, &mut bytes).await.then_some(bytes)
+    }
+
+    /// The next chunk of a body, if it is whole; the last one is empty.
+    pub(crate) async fn chunk(&mut self) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.append_chunk(&mut bytes).await.then_some(bytes)
+    }
+
+    /// Whether it came, or as much of it as did.
+    async fn append_chunk(&mut self, out: &mut Vec<u8>) -> bool {
+        let Some(line) = self.until(b"\r\n").await else {
+            return false;
+        };
+        let line = String::from_utf8(line).expect("a chunk's size");
+        let size = line.trim().split(';').next().unwrap_or_default();
+        let size = usize::from_str_radix(size, 16).expect("a chunk's size");
+        if size == 0 {
+            return true;
+        }
+        if !self.take(size, out).await {
+            return false;
+        }
+        match self.until(b"\r\n").await {
+            Some(end) => {
+                assert_eq!(end, b"\r\n");
+                true
+            }
+            None => false,
+        }
+    }
+
     async fn chunks(&mut self, body: &mut Body) -> Option<()> {
         loop {
-            let line = self.until(b"\r\n").await?;
-            let line = String::from_utf8(line).expect("a chunk's size");
-            let size = line.trim().split(';').next().unwrap_or_default();
-            let size = usize::from_str_radix(size, 16).expect("a chunk's size");
-            if size == 0 {
-                break;
-            }
-            if !self.take(size, &mut body.bytes).await {
+            let before = body.bytes.len();
+            if !self.append_chunk(&mut body.bytes).await {
                 return None;
             }
-            assert_eq!(self.until(b"\r\n").await?, b"\r\n");
+            if body.bytes.len() == before {
+                break;
+            }
         }
         let mut trailers = Vec::new();
         loop {

@@ -1,13 +1,13 @@
-//! The gateway's caller: one connection, byte for byte, and what it makes of an answer.
+//! A caller: one connection, byte for byte, and what it makes of an answer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::backend::{Backend, SECRET};
-use crate::wire::{Framing, Head, Wire};
-use crate::within;
+use super::backend::{Backend, SECRET};
+use super::http1::{Body, Fields, Framing, Head, Wire};
+use super::within;
 
 /// A request's bytes, with a `Content-Length` if there is a body.
 pub(crate) fn request(method: &str, target: &str, fields: &[&str], body: &str) -> Vec<u8> {
@@ -63,19 +63,19 @@ impl Caller {
 
     pub(crate) async fn answer_to_head(&mut self) -> Answer {
         let head = within(self.wire.head()).await.expect("an answer");
-        Answer::new(head, Vec::new(), &self.backends)
+        Answer::new(head, Body::default(), &self.backends)
     }
 
     /// An answer that may be the HTTP library's own, which has no body to a request that it can't read.
     pub(crate) async fn answer_of_the_server(&mut self) -> Answer {
         let head = within(self.wire.head()).await.expect("an answer");
         let body = match (head.framing(), head.start.split(' ').nth(1)) {
-            (_, Some("100" | "204" | "304")) => Vec::new(),
+            (_, Some("100" | "101" | "204" | "304")) => Body::default(),
             (framing, _) => {
                 let framing = framing.unwrap_or(Framing::UntilClosed);
                 let body = within(self.wire.body(framing)).await;
                 assert!(body.whole, "cut short: {head:?}");
-                body.bytes
+                body
             }
         };
         Answer::new(head, body, &self.backends)
@@ -94,18 +94,20 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) head: Head,
     pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Fields,
 }
 
 impl Answer {
     /// No answer says where the backends are (B36).
     #[track_caller]
-    pub(crate) fn new(head: Head, body: Vec<u8>, backends: &[Backend]) -> Self {
+    pub(crate) fn new(head: Head, body: Body, backends: &[Backend]) -> Self {
         let status = head.start.split(' ').nth(1);
         let status = status.and_then(|status| status.parse().ok());
         let answer = Self {
             status: status.expect("a status"),
             head,
-            body,
+            body: body.bytes,
+            trailers: body.trailers,
         };
         let text = format!("{:?}{}", answer.head, answer.lossy());
         for backend in backends {

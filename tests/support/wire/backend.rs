@@ -9,8 +9,8 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::wire::{Body, Head, Wire};
-use crate::within;
+use super::http1::{Body, Head, Wire};
+use super::within;
 
 /// What a hostile backend says, and no answer may repeat.
 pub(crate) const SECRET: &str = "UPSTREAM";
@@ -62,44 +62,6 @@ impl Request {
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body.bytes).expect("UTF-8")
     }
-
-    /// What goes for every request to any backend.
-    #[track_caller]
-    fn check(&self, address: SocketAddr) {
-        assert_eq!(
-            self.head.fields.all("host"),
-            [address.to_string()],
-            "{self:?}"
-        );
-        for name in [
-            "connection",
-            "expect",
-            "if-match",
-            "if-modified-since",
-            "if-none-match",
-            "if-range",
-            "if-unmodified-since",
-            "keep-alive",
-            "proxy-authenticate",
-            "proxy-authorization",
-            "proxy-connection",
-            "range",
-            "te",
-            "upgrade",
-        ] {
-            assert_eq!(self.head.fields.all(name), [""; 0], "{self:?}");
-        }
-        // Asserts that it is either a length or a coding.
-        self.head.framing();
-        assert!(self.target.starts_with('/'), "{self:?}");
-        assert!(!self.target.starts_with("//"), "{self:?}");
-        let clean = |byte: u8| byte.is_ascii_graphic() && !br#""<>\^`{|}#"#.contains(&byte);
-        assert!(self.target.bytes().all(clean), "{self:?}");
-        let path = self.target.split('?').next().unwrap_or_default();
-        let path = path.replace("%2e", ".").replace("%2E", ".");
-        let dots = |segment: &str| segment == "." || segment == "..";
-        assert!(!path.split('/').any(dots), "{self:?}");
-    }
 }
 
 /// What a backend has seen so far.
@@ -113,7 +75,7 @@ pub(crate) struct Record {
 
 /// The gateway's connection to a backend, as the backend's script has it.
 pub(crate) struct Peer {
-    wire: Wire,
+    pub(crate) wire: Wire,
     record: Arc<watch::Sender<Record>>,
     /// Counted from 0, in the order in which they were accepted.
     pub(crate) connection: usize,
@@ -379,7 +341,7 @@ impl Drop for Inner {
         }
         if !std::thread::panicking() {
             for request in &self.record.borrow().requests {
-                request.check(self.address);
+                crate::check(request, self.address);
             }
         }
     }

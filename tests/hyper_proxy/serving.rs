@@ -1,0 +1,390 @@
+//! The server's side: its flags, what is on standard output and error, connections, ordinary requests, the demo.
+
+use crate::backend::{Backend, answer, json};
+use crate::caller::request;
+use crate::process::Run;
+use crate::wire::ask::{Ask, BOTH_PROTOCOLS, Protocol};
+use crate::wire::hpack;
+use crate::wire::http1::Framing;
+use crate::wire::http2::{CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS};
+use crate::within;
+
+/// Fields that are the two ends' business.
+const END_TO_END: [(&str, &str); 14] = [
+    ("accept", "text/html"),
+    ("accept-encoding", "gzip, br"),
+    ("authorization", "Bearer token"),
+    ("cookie", "a=1; b=2"),
+    ("if-match", "\"e\""),
+    ("if-modified-since", "Sat, 01 Jan 2000 00:00:00 GMT"),
+    ("if-none-match", "\"e\""),
+    ("if-range", "\"e\""),
+    ("origin", "https://caller.test"),
+    ("range", "bytes=0-1"),
+    ("referer", "https://caller.test/x"),
+    ("user-agent", "test"),
+    ("via", "1.0 before"),
+    ("x-own", "1"),
+];
+
+/// A passthrough takes nothing from a request or an answer that is the two ends' business.
+#[tokio::test]
+async fn requests_and_answers_pass_as_they_are() {
+    let fields = [
+        "ETag: \"e\"",
+        "Vary: accept",
+        "Content-Range: bytes 0-1/9",
+        "X-Own: 2",
+    ];
+    let backend = Backend::answers(answer("206 Partial Content", &fields, "ab"));
+    let proxy = Run::to(&backend).start().await;
+    for protocol in BOTH_PROTOCOLS {
+        for method in [
+            "GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "X-OWN",
+        ] {
+            let body = if method == "GET" { "" } else { "body" };
+            let ask = END_TO_END
+                .iter()
+                .fold(Ask::new(method, "/a?b=c"), |ask, (name, value)| {
+                    ask.field(name, value)
+                });
+            let answer = proxy.ask(protocol, &ask.body(body)).await;
+            assert_eq!((answer.status, answer.text()), (206, "ab"));
+            for (name, value) in [("etag", "\"e\""), ("vary", "accept"), ("x-own", "2")] {
+                assert_eq!(answer.field(name), Some(value));
+            }
+            assert_eq!(answer.field("watershed-complete"), None);
+            let request = backend.requests().pop().expect("a request");
+            assert_eq!((&*request.method, &*request.target), (method, "/a?b=c"));
+            assert_eq!(request.text(), body);
+            for (name, value) in END_TO_END {
+                assert_eq!(request.field(name), Some(value), "{method} {protocol:?}");
+            }
+            let framing = match (protocol, body) {
+                (_, "") => None,
+                (Protocol::Http1, _) => Some(Framing::Length(4)),
+                // Nobody has said how long it is.
+                (Protocol::Http2, _) => Some(Framing::Chunked),
+            };
+            assert_eq!(request.head.framing(), framing, "{method} {protocol:?}");
+        }
+    }
+}
+
+// B21
+#[tokio::test]
+async fn a_caller_that_expects_100_is_told_to_go_on() {
+    let backend = Backend::json("{}");
+    let proxy = Run::to(&backend).start().await;
+    let mut caller = proxy.connect().await;
+    let fields = ["Expect: 100-continue", "Content-Length: 4"];
+    for _ in 0..2 {
+        caller.send(request("POST", "/", &fields, "")).await;
+        assert_eq!(caller.answer().await.status, 100);
+        caller.send("body").await;
+        assert_eq!(caller.answer().await.text(), "{}");
+        assert_eq!(backend.requests().pop().expect("a request").text(), "body");
+    }
+    // It need not wait.
+    caller
+        .send(request("POST", "/", &fields[..1], "body"))
+        .await;
+    let mut answer = caller.answer().await;
+    if answer.status == 100 {
+        answer = caller.answer().await;
+    }
+    assert_eq!(answer.text(), "{}");
+    // What else may be expected is the backend's to judge.
+    caller
+        .send(request("POST", "/", &["Expect: more"], "body"))
+        .await;
+    assert_eq!(caller.answer().await.text(), "{}");
+    let request = backend.requests().pop().expect("a request");
+    assert_eq!(request.field("expect"), Some("more"));
+}
+
+/// B21: the backend decides on the head alone.
+#[tokio::test]
+async fn what_is_expected_may_be_refused() {
+    let backend = Backend::new(|mut peer| async move {
+        if peer.head().await.is_some() {
+            let fields = ["Connection: close"];
+            peer.send(answer("417 Expectation Failed", &fields, "no"))
+                .await;
+            peer.finish().await;
+        }
+    });
+    let proxy = Run::to(&backend).start().await;
+    let mut caller = proxy.connect().await;
+    let fields = ["Expect: 100-continue", "Content-Length: 1000000"];
+    caller.send(request("POST", "/", &fields, "")).await;
+    let mut answer = caller.answer_of_the_server().await;
+    if answer.status == 100 {
+        answer = caller.answer_of_the_server().await;
+    }
+    assert_eq!((answer.status, answer.text()), (417, "no"));
+    // Nothing of what comes is a request.
+    caller
+        .send(request("GET", "/smuggled", &[], "").repeat(3))
+        .await;
+    caller.closed().await;
+    assert_eq!(backend.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn connections_are_kept_on_both_sides() {
+    let backend = Backend::json("{}");
+    let proxy = Run::to(&backend).start().await;
+    let mut caller = proxy.connect().await;
+    let mut http2 = proxy.http2().await;
+    for round in 0..20 {
+        assert_eq!(caller.get("/").await.text(), "{}");
+        // An error of ours closes nothing either.
+        caller.get("/%2e%2e").await.problem(400);
+        let stream = 2 * round + 1;
+        Ask::get("/").send_over_http2(&mut http2, stream).await;
+        assert_eq!(http2.heard(stream).await.answer().text(), "{}");
+    }
+    let record = backend.record();
+    assert_eq!(record.requests.len(), 40);
+    assert!(record.connections < 10, "{}", record.connections);
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_their_order() {
+    let echo = Backend::replies(|request| json(format!("{:?}", request.target)));
+    let proxy = Run::to(&echo).start().await;
+    let mut caller = proxy.connect().await;
+    let bytes: Vec<u8> = (0..10)
+        .flat_map(|id| request("POST", &format!("/{id}"), &[], "body"))
+        .collect();
+    caller.send(bytes).await;
+    for id in 0..10 {
+        assert_eq!(caller.answer().await.text(), format!("\"/{id}\""));
+    }
+}
+
+/// All at once, and nothing of one is in another.
+#[tokio::test]
+async fn concurrent_requests_do_not_cross() {
+    let echo = Backend::replies(|request| {
+        let id = request.field("x-id").unwrap_or_default();
+        answer(
+            "200 OK",
+            &[&format!("X-Id: {id}")],
+            format!("{} {id} {}", request.target, request.text()),
+        )
+    });
+    let proxy = Run::to(&echo).start().await;
+    let calls = (0..100).map(|id| {
+        let proxy = &proxy;
+        async move {
+            let id = id.to_string();
+            let ask = Ask::new("POST", &format!("/{id}"))
+                .field("X-Id", &id)
+                .body(id.repeat(100));
+            for protocol in BOTH_PROTOCOLS {
+                let answer = proxy.ask(protocol, &ask).await;
+                assert_eq!(answer.text(), format!("/{id} {id} {}", id.repeat(100)));
+                assert_eq!(answer.field("x-id"), Some(&*id));
+            }
+        }
+    });
+    futures_util::future::join_all(calls).await;
+}
+
+/// And over one connection.
+#[tokio::test]
+async fn streams_do_not_cross() {
+    let echo = Backend::replies(|request| answer("200 OK", &[], &request.target));
+    let proxy = Run::to(&echo).start().await;
+    let mut http2 = proxy.http2().await;
+    let streams: Vec<u32> = (0..50).map(|id| 2 * id + 1).collect();
+    for stream in &streams {
+        Ask::get(&format!("/{stream}"))
+            .send_over_http2(&mut http2, *stream)
+            .await;
+    }
+    let mut bodies = std::collections::BTreeMap::new();
+    while bodies.len() < streams.len() {
+        let frame = http2.next().await.expect("a frame");
+        if frame.kind == DATA && !frame.payload.is_empty() {
+            bodies.insert(frame.stream, frame.payload);
+        }
+    }
+    for stream in streams {
+        assert_eq!(bodies[&stream], format!("/{stream}").into_bytes());
+    }
+}
+
+#[tokio::test]
+async fn an_http_1_0_caller_is_answered_and_let_go() {
+    let backend = Backend::answers(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    );
+    let proxy = Run::to(&backend).start().await;
+    let mut caller = proxy.connect().await;
+    caller.send("GET / HTTP/1.0\r\n\r\n").await;
+    let answer = caller.answer().await;
+    assert_eq!(answer.text(), "{}");
+    assert!(answer.head.start.starts_with("HTTP/1.0 "), "{answer:?}");
+    assert_eq!(answer.field("transfer-encoding"), None);
+    caller.closed().await;
+}
+
+/// B20: hyper's bounds on what a caller sends, as the example leaves them.
+#[tokio::test]
+async fn the_head_of_a_request_is_bounded_by_hyper() {
+    let backend = Backend::json("{}");
+    let proxy = Run::to(&backend).start().await;
+    let most = vec!["X-Field: 1"; 99];
+    let answer = proxy.send(request("GET", "/", &most, "")).await;
+    assert_eq!(answer.status, 200);
+    let many = request("GET", "/", &vec!["X-Field: 1"; 101], "");
+    let long = format!("X-Long: {}", "x".repeat(1 << 20));
+    let long = request("GET", "/", &[&long], "");
+    let longest = request("GET", &format!("/{}", "x".repeat(1 << 16)), &[], "");
+    for (bytes, status) in [(many, 431), (long, 431), (longest, 414)] {
+        let mut caller = proxy.connect().await;
+        caller.send(bytes).await;
+        assert_eq!(caller.answer_of_the_server().await.status, status);
+    }
+    for (fields, status) in [(15, 200), (20, 431)] {
+        let mut http2 = proxy.http2().await;
+        let ask = (0..fields).fold(Ask::get("/"), |ask, _| {
+            ask.field("x-long", "x".repeat(1000))
+        });
+        let block = hpack::encode(&ask.http2());
+        let (first, rest) = block.split_at(10_000);
+        http2.frame(HEADERS, END_STREAM, 1, first).await;
+        http2.frame(CONTINUATION, END_HEADERS, 1, rest).await;
+        assert_eq!(http2.heard(1).await.answer().status, status);
+    }
+    assert_eq!(backend.requests().len(), 2);
+}
+
+/// Whoever leaves is worked for no longer.
+#[tokio::test]
+async fn a_caller_that_leaves_ends_its_request() {
+    let backend = Backend::hangs();
+    let proxy = Run::to(&backend).start().await;
+    let mut caller = proxy.connect().await;
+    caller.send(request("GET", "/", &[], "")).await;
+    backend.until(|record| record.requests.len() == 1).await;
+    drop(caller);
+    backend.until(|record| record.closed == 1).await;
+}
+
+/// The first line tells where; the demo's backend is there, and what to try works.
+#[tokio::test]
+async fn without_a_backend_there_is_a_demo_to_try() {
+    let mut proxy = Run::new().start().await;
+    let line = proxy.stderr_line().await;
+    let urls: Vec<&str> = line
+        .split(' ')
+        .filter(|word| word.starts_with("http://"))
+        .collect();
+    let origin = format!("http://{}", proxy.address);
+    assert_eq!(urls, [format!("{origin}/"), format!("{origin}/events")]);
+    // It shows what a backend gets, which says where the caller is.
+    let mut caller = proxy.connect().await;
+    caller
+        .send(request("GET", "/", &["X-Forwarded-For: 192.0.2.1"], ""))
+        .await;
+    let head = within(caller.wire.head()).await.expect("an answer");
+    assert!(head.start.starts_with("HTTP/1.1 200"), "{head:?}");
+    let body = within(caller.wire.body(head.framing().expect("a length"))).await;
+    let text = String::from_utf8(body.bytes).unwrap();
+    assert!(
+        text.contains("\"x-forwarded-for\": \"127.0.0.1\""),
+        "{text}"
+    );
+
+    caller.send(request("GET", "/events", &[], "")).await;
+    let head = within(caller.wire.head()).await.expect("an answer");
+    assert_eq!(head.fields.get("content-type"), Some("text/event-stream"));
+    for id in 0..5 {
+        let event = within(caller.wire.chunk()).await.expect("an event");
+        assert_eq!(String::from_utf8_lossy(&event), format!("data: {id}\n\n"));
+    }
+    assert_eq!(within(caller.wire.chunk()).await, Some(Vec::new()));
+    let answer = proxy.ask(Protocol::Http2, &Ask::get("/unknown")).await;
+    assert_eq!(answer.status, 404);
+}
+
+async fn fails(run: Run, why: &[&str]) {
+    let exit = run.exits().await;
+    assert_eq!(exit.code, Some(2), "{exit:?}");
+    assert_eq!(exit.stdout, "");
+    assert!(!exit.stderr.contains("panicked"), "{exit:?}");
+    for why in why {
+        assert!(exit.stderr.contains(why), "{why}: {}", exit.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_flag_is_explained() {
+    for (flag, value) in [
+        ("listen", "nowhere"),
+        ("listen", "127.0.0.1"),
+        ("listen", "127.0.0.1:99999"),
+        ("backend", ""),
+        ("backend", "/path"),
+        ("backend", "127.0.0.1:80"),
+        ("backend", "ftp://127.0.0.1/"),
+        ("backend", "http://"),
+        ("backend", "http://user@127.0.0.1/"),
+        ("backend", "http://127.0.0.1/?query"),
+        ("backend", "http://127.0.0.1/{id}"),
+        ("backend", "http://{host}/"),
+        ("backend", "http://127.0.0.1:99999/"),
+        ("backend", "http://127.0.0.1/../x"),
+        ("backend", "http://127.0.0.1/#x"),
+        ("trusted-hops", "-1"),
+        ("trusted-hops", "one"),
+        ("trusted-hops", ""),
+        ("timeout-ms", "0"),
+        ("timeout-ms", "1s"),
+        ("timeout-ms", "-1"),
+        ("timeout-ms", "99999999999999999999"),
+    ] {
+        fails(
+            Run::new().arg(format!("--{flag}={value}")),
+            &[&format!("--{flag}")],
+        )
+        .await;
+    }
+    fails(Run::new().arg("--unknown"), &["--unknown"]).await;
+    fails(Run::new().arg("unknown"), &["unknown"]).await;
+    fails(Run::new().arg("--backend"), &["--backend"]).await;
+    let twice = Run::new().flag("timeout-ms", "1").flag("timeout-ms", "2");
+    fails(twice, &["--timeout-ms"]).await;
+}
+
+#[tokio::test]
+async fn help_names_every_flag() {
+    let exit = Run::new().arg("--help").exits().await;
+    assert_eq!((exit.code, &*exit.stderr), (Some(0), ""));
+    for flag in ["--listen", "--backend", "--trusted-hops", "--timeout-ms"] {
+        assert!(exit.stdout.contains(flag), "{}", exit.stdout);
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_an_error() {
+    let backend = Backend::json("{}");
+    let taken = backend.address().to_string();
+    let exit = Run::to(&backend).flag("listen", &taken).exits().await;
+    assert_ne!(exit.code, Some(0));
+    assert_eq!(exit.stdout, "");
+    assert!(exit.stderr.to_lowercase().contains("in use"), "{exit:?}");
+}
+
+/// The largest time is as good as none.
+#[tokio::test]
+async fn any_time_will_do() {
+    let backend = Backend::json("{}");
+    let longest = u64::MAX.to_string();
+    let proxy = Run::to(&backend).flag("timeout-ms", &longest).start().await;
+    assert_eq!(proxy.get("/").await.text(), "{}");
+}
