@@ -467,6 +467,13 @@ fn forwarded_is_read_as_rfc_7239_has_it() {
         (1, &["for=\"1.1.1.1\"x"], &[]),
         (1, &["for=1.1\".1.1\""], &[]),
         (1, &["for=1.1.1.1, \""], &[]),
+        // A line that nobody can read is not read past.
+        (1, &["for=1.1.1.1", "for=\"6.6.6.6"], &[]),
+        (
+            3,
+            &["for=1.1.1.1", "x=\"", "for=10.0.0.1"],
+            &["for=10.0.0.1"],
+        ),
         // A quote that one line opens is not closed by another; and what is on the right of it stands.
         (2, &["for=\"1.1.1.1", "for=10.0.0.1\""], &[]),
         (
