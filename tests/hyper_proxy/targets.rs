@@ -165,6 +165,7 @@ async fn an_absolute_target_may_have_no_path() {
     for (target, sent) in [
         ("http://caller.test", "/v1/"),
         ("http://caller.test/", "/v1/"),
+        ("http://caller.test?a=1", "/v1/?a=1"),
         ("HTTP://CALLER.TEST/a", "/v1/a"),
         ("http://caller.test//evil.test/x", "/v1//evil.test/x"),
     ] {
@@ -173,9 +174,4 @@ async fn an_absolute_target_may_have_no_path() {
         let request = backend.requests().pop().expect("a request");
         assert_eq!(request.target, sent);
     }
-    // A query alone is no path to append.
-    let answer = proxy
-        .send(request("GET", "http://caller.test?a=1", &[], ""))
-        .await;
-    answer.problem(400);
 }
