@@ -1593,7 +1593,8 @@ mod winners {
     // B20
     #[test]
     fn a_head_over_its_bound_is_no_answer() {
-        let merges: [fn(usize) -> (Vec<Replies>, BoxCloneSyncService<_, _, _>); 3] = [
+        type Merged = BoxCloneSyncService<Request<Empty<Bytes>>, Answering, Infallible>;
+        let merges: [fn(usize) -> (Vec<Replies>, Merged); 3] = [
             |number| {
                 let (hands, service) = hands(FirstSuccess::new(), number);
                 (hands, BoxCloneSyncService::new(service))

@@ -27,17 +27,21 @@ const HOP_BY_HOP: [HeaderName; 11] = [
 
 /// The fields that are for all recipients of a message: no sender may nominate them (RFC 9110 §7.6.1), and who does wants
 /// the next hop to read another message than we do.
-const FOR_ALL: [HeaderName; 10] = [
+const FOR_ALL: [HeaderName; 14] = [
+    header::AUTHORIZATION,
     header::CACHE_CONTROL,
     header::CONTENT_ENCODING,
     header::CONTENT_LENGTH,
     header::CONTENT_RANGE,
     header::CONTENT_TYPE,
+    header::COOKIE,
     header::DATE,
     header::EXPIRES,
     header::HOST,
+    header::MAX_FORWARDS,
     header::SET_COOKIE,
     header::VARY,
+    header::VIA,
 ];
 
 /// Removes the fields that concern one connection only: the known ones, and those that any `Connection` line nominates.

@@ -7,7 +7,7 @@ use http::header::{FORWARDED, HeaderName, HeaderValue};
 use http::{HeaderMap, header};
 
 use super::TrustedHops;
-use crate::fields::{is_claim, is_plain, tokens};
+use crate::fields::{is_claim, tokens};
 use crate::params::Peer;
 
 const X_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -100,7 +100,7 @@ pub(super) fn rewrite(
     host: Option<&HeaderValue>,
 ) {
     let Some(peer) = peer.filter(|_| style != ForwardedStyle::Omit) else {
-        drop_claims(headers, protected, false);
+        drop_claims(headers, |name| protected.contains(name));
         return;
     };
     let addr = peer.addr().ip().to_canonical();
@@ -123,18 +123,20 @@ pub(super) fn rewrite(
         let nth = hops.len().max(1);
         let first = hops.first_mut().unwrap_or(&mut own);
         let said = |name: HeaderName| nth_from_right(headers, &name, nth);
-        first.host = said(X_HOST)
-            .filter(|host| is_host(host.as_bytes()))
-            .or(first.host.take());
+        if trusted.writes(&X_HOST) {
+            let host = said(X_HOST).filter(|host| is_host(host.as_bytes()));
+            first.host = host.or(first.host.take());
+        }
         first.proto = said(X_PROTO).filter(is_scheme).or(first.proto.take());
     }
     hops.push(own);
 
-    drop_claims(
-        headers,
-        protected,
-        believes_peer && !trusted.reads_forwarded(),
-    );
+    drop_claims(headers, |name| {
+        protected.contains(name) || (believes_peer && trusted.writes(name))
+    });
+    for name in [X_FOR, X_HOST, X_PROTO, FORWARDED] {
+        headers.remove(name);
+    }
     if style.has_x_forwarded() {
         put(headers, X_FOR, list(&hops, write_addr));
         // The first that anybody has said it of: what the client has asked for.
@@ -152,18 +154,15 @@ pub(super) fn rewrite(
     }
 }
 
-/// What was not written by a proxy of ours goes. One that writes `X-Forwarded-*` is believed to write all of them.
-fn drop_claims(headers: &mut HeaderMap, protected: &[HeaderName], keep_x_forwarded: bool) {
+/// What was not written by a proxy of ours goes.
+fn drop_claims(headers: &mut HeaderMap, is_kept: impl Fn(&HeaderName) -> bool) {
+    // Those that nearly every request of a proxy has, without a list of them.
     for name in [X_FOR, X_HOST, X_PROTO, FORWARDED] {
-        if !protected.contains(&name) {
+        if !is_kept(&name) {
             headers.remove(name);
         }
     }
-    let goes = |name: &&HeaderName| {
-        // As it writes them: a name that some servers only take for one of these has come past it.
-        let kept = name.as_str().starts_with("x-forwarded-") && is_plain(name.as_str());
-        is_claim(name) && !(keep_x_forwarded && kept) && !protected.contains(name)
-    };
+    let goes = |name: &&HeaderName| is_claim(name) && !is_kept(name);
     let claims: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
     for name in claims {
         headers.remove(name);

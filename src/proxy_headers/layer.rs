@@ -10,6 +10,7 @@ use tower::Layer;
 use super::forwarded::{is_host, is_token};
 use super::request::MAX_NAMES;
 use super::{ForwardedStyle, ProxyHeaders, TrustedHops};
+use crate::error::BuildError;
 use crate::fields::{MAX_FIELDS, MAX_HEAD};
 use crate::params::Peer;
 
@@ -120,6 +121,10 @@ impl ProxyHeadersLayer {
 
     /// Fields that neither a `Connection` line takes away, nor the rule that nobody is believed: for what a layer *outside*
     /// of this one has set. What layers inside set needs no protection.
+    ///
+    /// The fields that this layer writes itself (`X-Forwarded-For`, `-Host`, `-Proto`, `Forwarded`) it overwrites, unless it is
+    /// to [`Omit`](ForwardedStyle::Omit) them. Trailers are another matter: a client can send one of any such name, and who
+    /// takes it for a header is wrong (RFC 9110 §6.5.1).
     #[must_use]
     pub fn protect(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.config.protected.extend(names);
@@ -136,14 +141,23 @@ impl ProxyHeadersLayer {
     /// If `protocol` is not the name of one (RFC 9110 §7.8).
     #[must_use]
     #[track_caller]
-    pub fn allow_upgrade(mut self, protocol: &str) -> Self {
-        assert!(
-            is_token(protocol.as_bytes()),
-            "{protocol:?} is not the name of a protocol"
-        );
+    pub fn allow_upgrade(self, protocol: &str) -> Self {
+        BuildError::expect(self.try_allow_upgrade(protocol))
+    }
+
+    /// As [`allow_upgrade`](Self::allow_upgrade), for a protocol that is configured.
+    ///
+    /// # Errors
+    ///
+    /// If `protocol` is not the name of one.
+    pub fn try_allow_upgrade(mut self, protocol: &str) -> Result<Self, BuildError> {
+        if !is_token(protocol.as_bytes()) {
+            let message = format!("{protocol:?} is not the name of a protocol");
+            return Err(BuildError::new(message));
+        }
         let protocol = protocol.to_ascii_lowercase();
         self.config.upgrades.push(protocol.into_boxed_str());
-        self
+        Ok(self)
     }
 
     /// Passes `CONNECT` on. Default: 501.
@@ -174,11 +188,22 @@ impl ProxyHeadersLayer {
     /// If `name` is not a token or a host.
     #[must_use]
     #[track_caller]
-    pub fn via(mut self, name: &str) -> Self {
-        let valid = is_token(name.as_bytes()) || is_host(name.as_bytes());
-        assert!(valid, "{name:?} is not a name for a proxy");
+    pub fn via(self, name: &str) -> Self {
+        BuildError::expect(self.try_via(name))
+    }
+
+    /// As [`via`](Self::via), for a name that is configured.
+    ///
+    /// # Errors
+    ///
+    /// If `name` is not a token or a host.
+    pub fn try_via(mut self, name: &str) -> Result<Self, BuildError> {
+        if !is_token(name.as_bytes()) && !is_host(name.as_bytes()) {
+            let message = format!("{name:?} is not a name for a proxy");
+            return Err(BuildError::new(message));
+        }
         self.config.via = Some(name.into());
-        self
+        Ok(self)
     }
 
     /// The most fields of a response, and the most bytes of their names and values. One with more is answered with 502.

@@ -92,5 +92,4 @@ pub use trust::TrustedHops;
 /// Put one in where connections are accepted, or say [where it is](ProxyHeadersLayer::peer_from).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the request has no `Peer`: the server has not said where it came from")]
-#[non_exhaustive]
 pub struct MissingPeer;

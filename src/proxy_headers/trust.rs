@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::HeaderName;
+
 use super::forwarded::Hop;
 use crate::error::BuildError;
 
@@ -10,7 +12,7 @@ use crate::error::BuildError;
 ///
 /// Anybody can send `X-Forwarded-For: 127.0.0.1`. What a request claims is therefore dropped, but for the part that was
 /// written by a proxy which is known to be ours. The list of hops is read from the right, beginning with the peer of the
-/// connection, as far as the trust goes; a hop that is no address ends it.
+/// connection, as far as the trust goes.
 ///
 /// ```
 /// use watershed::proxy_headers::TrustedHops;
@@ -25,6 +27,7 @@ use crate::error::BuildError;
 pub struct TrustedHops {
     who: Who,
     rfc7239: bool,
+    also: Arc<[HeaderName]>,
 }
 
 #[derive(Debug, Clone)]
@@ -43,18 +46,19 @@ impl TrustedHops {
         Self::last(0)
     }
 
-    /// The last `count` proxies before this one, the peer of the connection among them. Right if every request passes
-    /// exactly so many: who can reach this proxy past them can pretend to be anybody.
+    /// The last `count` proxies before this one, the peer of the connection among them; 64 at the most. Right if every
+    /// request passes exactly so many: who can reach this proxy past them can pretend to be anybody.
     #[must_use]
     pub fn last(count: usize) -> Self {
         Self {
             who: Who::Last(count.min(Self::MAX)),
             rfc7239: false,
+            also: Arc::new([]),
         }
     }
 
     /// Proxies in these networks (`192.0.2.0/24`, `2001:db8::/32`, or one address), as many in a row as there are, 64 at
-    /// the most. Right if nobody else can send from there.
+    /// the most; a hop whose address is hidden ends the row. Right if nobody else can send from there.
     ///
     /// # Panics
     ///
@@ -80,15 +84,31 @@ impl TrustedHops {
         Ok(Self {
             who: Who::Within(networks.collect::<Result<_, _>>()?),
             rfc7239: false,
+            also: Arc::new([]),
         })
     }
 
-    /// They write `Forwarded` (RFC 7239), not `X-Forwarded-For`, `-Host` and `-Proto`. Only one of the two is ever read: a
-    /// proxy that writes one hands the other on as the client has sent it.
+    /// They write `Forwarded` (RFC 7239), not `X-Forwarded-For` and `-Proto`. Only one of the two is ever read: a proxy that
+    /// writes one hands the other on as the client has sent it.
     #[must_use]
     pub fn in_forwarded(mut self) -> Self {
         self.rfc7239 = true;
         self
+    }
+
+    /// Further fields that they write, such as `X-Forwarded-Host` or `X-Forwarded-Port`, and that are believed as well.
+    ///
+    /// Most load balancers write `X-Forwarded-For` and `-Proto` and hand on any other field of that family as the client has
+    /// sent it, so these are dropped by default. Name one only if every one of the proxies overwrites it.
+    #[must_use]
+    pub fn writing(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        let known = self.also.iter().cloned();
+        self.also = known.chain(names).collect();
+        self
+    }
+
+    pub(super) fn writes(&self, name: &HeaderName) -> bool {
+        self.also.contains(name)
     }
 
     pub(super) fn reads_forwarded(&self) -> bool {

@@ -545,7 +545,7 @@ fn only_one_of_the_two_is_ever_read() {
         ("x-forwarded-proto", "https"),
         ("forwarded", "for=2.2.2.2;host=f.example;proto=wss"),
     ];
-    let trusted = TrustedHops::last(1);
+    let trusted = TrustedHops::last(1).writing([HOST]);
     let layer = |trusted| {
         layer()
             .trusted_hops(trusted)
@@ -616,7 +616,7 @@ fn what_a_trusted_proxy_says_of_host_and_protocol_is_believed() {
             "http",
         ),
     ] {
-        let layer = layer().trusted_hops(TrustedHops::last(1));
+        let layer = layer().trusted_hops(TrustedHops::last(1).writing([HOST]));
         let head = passed(&layer, get(claimed));
         assert_eq!(
             line(&head.headers, "x-forwarded-host"),
@@ -652,19 +652,35 @@ fn what_a_trusted_proxy_says_of_host_and_protocol_is_believed() {
     );
 }
 
+// B12
 #[test]
-fn a_trusted_proxy_is_believed_to_write_all_of_x_forwarded() {
+fn of_a_trusted_proxy_only_what_it_writes_is_believed() {
     let fields = [
+        ("x-forwarded-host", "evil.example"),
         ("x-forwarded-port", "443"),
         ("x-forwarded-prefix", "/shop"),
+        ("x-forwarded-user", "root"),
         ("x-real-ip", "6.6.6.6"),
     ];
+    // Most write two fields, and hand the others on as the client has sent them.
     let trusting = layer().trusted_hops(TrustedHops::last(1));
+    assert_eq!(
+        claims(&trusting, get(&fields)),
+        [
+            "x-forwarded-for: 192.0.2.7",
+            "x-forwarded-host: h",
+            "x-forwarded-proto: http"
+        ]
+    );
+    let port = HeaderName::from_static("x-forwarded-port");
+    let real_ip = HeaderName::from_static("x-real-ip");
+    let trusting = layer().trusted_hops(TrustedHops::last(1).writing([port, real_ip]));
     let head = passed(&trusting, get(&fields));
+    assert_eq!(line(&head.headers, "x-forwarded-host"), Some("h"));
     assert_eq!(line(&head.headers, "x-forwarded-port"), Some("443"));
-    assert_eq!(line(&head.headers, "x-forwarded-prefix"), Some("/shop"));
-    // Other names are of other proxies.
-    assert!(!head.headers.contains_key("x-real-ip"));
+    assert_eq!(line(&head.headers, "x-real-ip"), Some("6.6.6.6"));
+    assert!(!head.headers.contains_key("x-forwarded-prefix"));
+    assert!(!head.headers.contains_key("x-forwarded-user"));
     // As it writes them: a name that only looks like one of them to some servers is none of its own.
     let head = passed(&trusting, get(&[("x-forwarded-client_cert", "evil")]));
     assert!(!head.headers.contains_key("x-forwarded-client_cert"));
@@ -687,7 +703,7 @@ fn two_proxies_in_a_row_tell_of_the_client_once() {
         let first = layer().forwarded(style);
         let trusted = match style {
             ForwardedStyle::Rfc7239 => TrustedHops::last(1).in_forwarded(),
-            _ => TrustedHops::last(1),
+            _ => TrustedHops::last(1).writing([HOST]),
         };
         let second = layer()
             .trusted_hops(trusted)

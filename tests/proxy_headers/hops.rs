@@ -31,8 +31,9 @@ fn the_fields_of_the_connection_go_no_further() {
         let answer = answer(&layer(), get(&[]), response(200, &[field, ("x-kept", "1")]));
         assert_eq!(lines(&answer.headers), ["x-kept: 1"], "{field:?}");
     }
-    // Every line of each.
-    let twice: Vec<_> = [OF_THE_CONNECTION, OF_THE_CONNECTION].concat();
+    // Every line of each; but a body can't be chunked twice.
+    let mut twice: Vec<_> = [OF_THE_CONNECTION, OF_THE_CONNECTION].concat();
+    twice.retain(|(name, _)| *name != "transfer-encoding");
     let head = passed(&layer(), get(&twice));
     assert_eq!(
         lines(&head.headers),
@@ -163,6 +164,10 @@ fn what_every_recipient_needs_can_not_be_named_away() {
         ("vary", "cookie"),
         ("set-cookie", "a=b"),
         ("expires", "0"),
+        ("authorization", "Bearer t"),
+        ("cookie", "a=b"),
+        ("via", "1.1 a"),
+        ("max-forwards", "7"),
         ("date", "Sat, 21 Nov 2026 14:27:00 GMT"),
     ] {
         let connection = ("connection", &*field.0.to_uppercase());
