@@ -154,14 +154,19 @@ async fn a_slow_body_is_no_late_answer() {
             peer.closed().await;
         }
     });
-    // Long enough for a busy machine, and not for the body as well.
     let proxy = Run::to(&slow).flag("timeout-ms", "250").start().await;
     for protocol in BOTH_PROTOCOLS {
-        let answer = proxy.ask(protocol, &Ask::get("/")).await;
-        assert!([200, 504].contains(&answer.status), "{answer:?}");
-        if answer.status == 200 {
-            assert_eq!(answer.text(), "slow");
-        }
+        // The time is too short for the body, and on a busy machine now and then for the head.
+        let answer = within(async {
+            loop {
+                let answer = proxy.ask(protocol, &Ask::get("/")).await;
+                if answer.status != 504 {
+                    return answer;
+                }
+            }
+        });
+        let answer = answer.await;
+        assert_eq!((answer.status, answer.text()), (200, "slow"));
     }
 }
 
