@@ -58,6 +58,8 @@ pub(crate) struct Part {
 #[derive(Debug, Arbitrary)]
 enum Content {
     Document(Space, Node),
+    /// So many objects around one: two parts meet deep down.
+    Deep(u8, Node),
     /// One byte of a document is another, gone, or there twice.
     Broken(Node, u8, Edit),
     Bytes(Vec<u8>),
@@ -79,6 +81,13 @@ impl Part {
                 let mut text = space.text().to_owned();
                 node.write(&mut text, space.text());
                 text.push_str(space.text());
+                Some(text.into_bytes())
+            }
+            Content::Deep(levels, node) => {
+                let levels = usize::from(*levels % 12);
+                let mut text = "{\"a\":".repeat(levels);
+                node.write(&mut text, "");
+                text.push_str(&"}".repeat(levels));
                 Some(text.into_bytes())
             }
             Content::Broken(node, at, edit) => {
