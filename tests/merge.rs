@@ -1594,7 +1594,8 @@ mod winners {
     #[test]
     fn a_head_over_its_bound_is_no_answer() {
         type Merged = BoxCloneSyncService<Request<Empty<Bytes>>, Answering, Infallible>;
-        let merges: [fn(usize) -> (Vec<Replies>, Merged); 3] = [
+        type Make = fn(usize) -> (Vec<Replies>, Merged);
+        let merges: [Make; 3] = [
             |number| {
                 let (hands, service) = hands(FirstSuccess::new(), number);
                 (hands, BoxCloneSyncService::new(service))
