@@ -5,6 +5,9 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::response::sse::{Event, Sse};
@@ -17,6 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use watershed::body::BoxBody;
 use watershed::client::Client;
@@ -24,6 +28,11 @@ use watershed::error::{BoxError, BuildError};
 use watershed::merge::PassthroughLayer;
 use watershed::proxy_headers::{Peer, ProxyHeadersLayer, TrustedHops};
 use watershed::rewrite::{RewriteLayer, UriTemplate};
+
+/// How long a connection may take to send the head of a request.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// The most connections at once, tunnels among them; more wait to be accepted.
+const MAX_CONNECTIONS: usize = 1024;
 
 /// A reverse proxy in front of one backend.
 #[derive(Parser)]
@@ -66,26 +75,38 @@ async fn main() -> Result<(), BoxError> {
     if to_try {
         eprintln!("try: curl -i http://{address}/ or curl -N http://{address}/events");
     }
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
+        let place = Arc::new(Arc::clone(&places).acquire_owned().await?);
         let Ok((stream, peer)) = listener.accept().await else {
             // Out of file descriptors, most likely: some will be free soon.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let proxy = proxy.clone();
+        let asked = Arc::new(AtomicBool::new(false));
+        let (first, proxy) = (Arc::clone(&asked), proxy.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
+            first.store(true, Ordering::Relaxed);
             // The layer knows now where the request comes from.
             request.extensions_mut().insert(Peer::new(peer));
-            serve(proxy.clone(), request)
+            serve(proxy.clone(), request, Arc::clone(&place))
         });
         tokio::spawn(async move {
             let mut server = auto::Builder::new(TokioExecutor::new());
-            // Who sends no head in time gives the connection up; who reads nothing holds no more than the buffers.
-            server.http1().timer(TokioTimer::new());
-            server.http2().timer(TokioTimer::new());
+            let mut http1 = server.http1();
+            http1.timer(TokioTimer::new());
+            http1.header_read_timeout(HEAD_WITHIN);
+            let mut http2 = server.http2();
+            http2.timer(TokioTimer::new());
+            http2.keep_alive_interval(HEAD_WITHIN);
             let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
-            // A client that went away in the middle of something is nothing to report.
-            let _ = connection.await;
+            let mut connection = pin!(connection);
+            // These limits begin when the server knows the protocol: who says nothing at all would stay.
+            let over = tokio::time::timeout(HEAD_WITHIN, &mut connection).await;
+            if over.is_err() && asked.load(Ordering::Relaxed) {
+                // A client that went away in the middle of something is nothing to report.
+                let _ = connection.await;
+            }
         });
     }
 }
@@ -103,6 +124,7 @@ fn to(url: &str) -> Result<RewriteLayer, BuildError> {
 async fn serve<S, B>(
     proxy: S,
     mut request: Request<Incoming>,
+    place: Arc<OwnedSemaphorePermit>,
 ) -> Result<Response<BoxBody>, Infallible>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
@@ -116,6 +138,8 @@ where
             let (client, backend) = tokio::try_join!(client, backend)?;
             let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
             tokio::io::copy_bidirectional(&mut client, &mut backend).await?;
+            // Until here it was one of the connections that there may be.
+            drop(place);
             Ok::<_, BoxError>(())
         });
     }

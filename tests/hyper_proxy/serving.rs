@@ -388,3 +388,18 @@ async fn any_time_will_do() {
     let proxy = Run::to(&backend).flag("timeout-ms", &longest).start().await;
     assert_eq!(proxy.get("/").await.text(), "{}");
 }
+
+/// Whatever protocol it may be going to speak.
+#[tokio::test]
+async fn a_caller_that_says_nothing_is_let_go() {
+    let backend = Backend::json("{}");
+    let proxy = Run::to(&backend).start().await;
+    let mut silent = Vec::new();
+    for half in ["", "PRI * HTTP/2.0\r\n", "G", "GET /x HTTP/1.1\r\nHos"] {
+        let mut caller = proxy.connect().await;
+        caller.send(half).await;
+        silent.push(caller.closed());
+    }
+    futures_util::future::join_all(silent).await;
+    assert_eq!(proxy.get("/x").await.text(), "{}");
+}
