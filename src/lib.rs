@@ -85,6 +85,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::unwrap_used))]
 
+pub mod background;
 pub mod body;
 #[cfg(feature = "client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
@@ -106,6 +107,7 @@ mod fields;
 mod json;
 mod params;
 mod sync;
+mod waiters;
 
 /// The guide's code is compiled and run with the tests.
 #[cfg(doctest)]
