@@ -17,6 +17,11 @@ const HOP_BY_HOP: [HeaderName; 10] = [
     header::UPGRADE,
 ];
 
+/// Whether a field is one that only the server may set: it concerns one connection, or the framing of the message.
+pub(crate) fn is_of_the_connection(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name) || *name == header::CONTENT_LENGTH || *name == header::TRAILER
+}
+
 /// Removes the fields that concern one connection only: the known ones, and those that any `Connection` line nominates.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
