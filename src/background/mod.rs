@@ -136,9 +136,14 @@ impl Background {
             key: None,
         };
         let in_time = tokio::time::timeout(limit, drained.wait()).await;
-        let aborted = match in_time {
-            Ok(()) => 0,
-            Err(_) => registry.abort_all(),
+        if in_time.is_err() {
+            // At a tie, finished work wins: a task that was woken at this instant as well has its turn.
+            tokio::task::yield_now().await;
+        }
+        // Nobody can have come since, so there is nothing to abort if all have gone.
+        let aborted = match registry.running() {
+            0 => 0,
+            _ => registry.abort_all(),
         };
         Unfinished { aborted }
     }

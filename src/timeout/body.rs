@@ -57,18 +57,22 @@ where
     type Data = Bytes;
     type Error = BoxError;
 
-    /// A frame that is here in time wins over the timer; one that is here after the deadline does not, or a body that always
-    /// has one would outrun it.
+    /// A frame that is here in time wins over the timer. After the deadline the reader waits for nothing more; but a body
+    /// that says how long it is may be read out as long as it is here: it was finished in time, and its reader is late. Of
+    /// one that does not say, nobody knows whether it would ever end.
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self.project();
+        let mut this = self.project();
         if *this.failed {
             return Poll::Ready(None);
         }
-        let timed_out = match this.inner.poll_frame(cx) {
-            Poll::Ready(Some(Ok(_))) if this.timer.deadline().is_overdue() => {
+        let timed_out = match this.inner.as_mut().poll_frame(cx) {
+            Poll::Ready(Some(Ok(_)))
+                if this.timer.deadline().is_overdue()
+                    && this.inner.size_hint().exact().is_none() =>
+            {
                 this.clock.timed_out(Phase::Body)
             }
             Poll::Ready(frame) => {

@@ -15,6 +15,9 @@ pub(super) trait Launch<S: Service<Req>, Req> {
     type Output;
     type Work: Future<Output = Result<Self::Output, S::Error>>;
 
+    /// Whether the work runs in a task of its own, and so not while it is polled.
+    const ELSEWHERE: bool = false;
+
     /// `clock` may begin anew here.
     fn launch(&mut self, service: S, request: Req, clock: &mut Clock) -> Self::Work;
 }
@@ -27,6 +30,7 @@ pin_project! {
         clock: Clock,
         #[pin]
         timer: InlineTimer,
+        let_others_run: bool,
     }
 }
 
@@ -59,6 +63,7 @@ where
             launch,
             clock,
             timer: InlineTimer::new(clock.armed()),
+            let_others_run: L::ELSEWHERE,
         }
     }
 
@@ -111,6 +116,11 @@ where
             ready!(this.timer.as_mut().poll(cx));
             if last_look {
                 return Poll::Ready(Ended::Late(this.clock.timed_out(phase)));
+            }
+            if std::mem::take(this.let_others_run) {
+                // A task that was woken at this instant as well has its turn before that look.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             last_look = true;
         }

@@ -232,6 +232,8 @@ where
     type Output = Option<Response<ResBody>>;
     type Work = Work<S::Future, ResBody, E>;
 
+    const ELSEWHERE: bool = true;
+
     fn launch(&mut self, mut service: S, mut request: Request<B>, clock: &mut Clock) -> Self::Work {
         let inherited = request.extensions().get::<Deadline>().copied();
         self.prepare.prepare(&mut request, clock);
