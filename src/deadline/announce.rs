@@ -179,7 +179,7 @@ where
             None => deadline,
         };
         if earlier.instant().is_some() {
-            extensions.insert(earlier);
+            earlier.announce(extensions);
         }
         self.inner.call(request)
     }

@@ -32,6 +32,7 @@ mod timer;
 use std::fmt;
 use std::time::Duration;
 
+use http::Extensions;
 use tokio::time::Instant;
 
 pub use announce::{DeadlineLayer, DeadlineService};
@@ -149,6 +150,14 @@ impl Deadline {
     #[must_use]
     pub fn is_enforced(&self) -> bool {
         self.enforced
+    }
+
+    /// Leaves it in a request, in the place of one that is there.
+    pub(crate) fn announce(self, extensions: &mut Extensions) {
+        match extensions.get_mut::<Self>() {
+            Some(place) => *place = self,
+            None => drop(extensions.insert(self)),
+        }
     }
 
     /// What a layer with a limit of its own arms, given what it inherited: the earlier of the two, or nothing if a layer

@@ -18,8 +18,35 @@ pub(super) trait Launch<S: Service<Req>, Req> {
     /// Whether the work runs in a task of its own, and so not while it is polled.
     const ELSEWHERE: bool = false;
 
-    /// `clock` may begin anew here.
-    fn launch(&mut self, service: S, request: Req, clock: &mut Clock) -> Self::Work;
+    /// `clock` may begin anew here. What is left in `start` is dropped.
+    fn launch(&mut self, start: &mut ToCall<S, Req>, clock: &mut Clock) -> Self::Work;
+}
+
+/// A fresh clone that nobody has polled (DESIGN rule 2), and its request. They are large, and stay where they are until they are
+/// called.
+pub(super) struct ToCall<S, Req> {
+    service: Option<S>,
+    request: Option<Req>,
+}
+
+impl<S, Req> ToCall<S, Req> {
+    pub(super) fn request_mut(&mut self) -> &mut Req {
+        self.request.as_mut().expect("until it is called")
+    }
+
+    pub(super) fn call(&mut self) -> S::Future
+    where
+        S: Service<Req>,
+    {
+        let request = self.request.take().expect("until it is called");
+        let service = self.service.as_mut().expect("until it is taken");
+        service.call(request)
+    }
+
+    /// The two of them, to be called elsewhere.
+    pub(super) fn take(&mut self) -> Option<(S, Req)> {
+        Some((self.service.take()?, self.request.take()?))
+    }
 }
 
 pin_project! {
@@ -37,8 +64,7 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<S, Req, W> {
-        /// A fresh clone that nobody has polled, and its request (DESIGN rule 2).
-        Ready { call: Option<(S, Req)> },
+        Ready { to_call: ToCall<S, Req> },
         Called { #[pin] work: W },
         Done,
     }
@@ -58,7 +84,10 @@ where
     pub(super) fn new(service: S, request: Req, launch: L, clock: Clock) -> Self {
         Self {
             state: State::Ready {
-                call: Some((service, request)),
+                to_call: ToCall {
+                    service: Some(service),
+                    request: Some(request),
+                },
             },
             launch,
             clock,
@@ -90,12 +119,11 @@ where
                 // ## Ready => Called
                 //
                 // Waiting for readiness is part of the call's time. A call that comes too late is not made.
-                StateProj::Ready { call } => {
-                    let (service, _) = call.as_mut().expect("taken where the state is set");
+                StateProj::Ready { to_call } => {
+                    let service = to_call.service.as_mut().expect("until it is called");
                     match service.poll_ready(cx) {
                         Poll::Ready(Ok(())) if !this.clock.armed().has_passed() => {
-                            let (service, request) = call.take().expect("as above");
-                            let work = this.launch.launch(service, request, this.clock);
+                            let work = this.launch.launch(to_call, this.clock);
                             this.state.set(State::Called { work });
                             this.timer.as_mut().reset(this.clock.armed());
                             continue;

@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::body::TimeoutBody;
-use super::call::{Call, Ended, Launch};
+use super::call::{Call, Ended, Launch, ToCall};
 use super::clock::Clock;
 use crate::deadline::Deadline;
 use crate::error::{BoxError, BuildError};
@@ -131,11 +131,13 @@ where
     type Output = S::Response;
     type Work = S::Future;
 
-    fn launch(&mut self, mut service: S, mut request: Request<B>, clock: &mut Clock) -> S::Future {
+    fn launch(&mut self, start: &mut ToCall<S, Request<B>>, clock: &mut Clock) -> S::Future {
         if let Some(deadline) = clock.enforces() {
-            request.extensions_mut().insert(deadline.enforced());
+            deadline
+                .enforced()
+                .announce(start.request_mut().extensions_mut());
         }
-        service.call(request)
+        start.call()
     }
 }
 

@@ -12,7 +12,7 @@ use tower::{Layer, Service};
 
 use super::answer::Asked;
 use super::body::TimeoutBody;
-use super::call::{Call, Launch};
+use super::call::{Call, Launch, ToCall};
 use super::clock::Clock;
 use super::future::{Answered, Answering};
 use super::layer::Policy;
@@ -234,19 +234,22 @@ where
 
     const ELSEWHERE: bool = true;
 
-    fn launch(&mut self, mut service: S, mut request: Request<B>, clock: &mut Clock) -> Self::Work {
+    fn launch(&mut self, start: &mut ToCall<S, Request<B>>, clock: &mut Clock) -> Self::Work {
+        let request = start.request_mut();
         let inherited = request.extensions().get::<Deadline>().copied();
-        self.prepare.prepare(&mut request, clock);
+        self.prepare.prepare(request, clock);
         let Some(permit) = self.permit.take() else {
             return Work::Attached {
-                future: service.call(request),
+                future: start.call(),
             };
         };
         // What is enforced out here does not reach the task.
+        let extensions = request.extensions_mut();
         match inherited {
-            Some(deadline) => request.extensions_mut().insert(deadline.announced()),
-            None => request.extensions_mut().remove::<Deadline>(),
-        };
+            Some(deadline) => deadline.announced().announce(extensions),
+            None => drop(extensions.remove::<Deadline>()),
+        }
+        let (mut service, request) = start.take().expect("until it is called");
         let work = async move { service.call(request).await };
         Work::Task {
             task: Task::start(permit, work, &self.on_late),

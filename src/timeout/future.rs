@@ -116,7 +116,10 @@ where
         Poll::Ready(match ready!(polled) {
             Ended::Finished(Ok(output)) => match output.into() {
                 Some(mut response) => {
-                    apply(this.seal.seal(Sealed::Committed), response.headers_mut());
+                    let staged = this.seal.seal(Sealed::Committed);
+                    if !staged.is_empty() {
+                        apply(staged, response.headers_mut());
+                    }
                     let clock = this.call.clock();
                     let upgrades = this.asked.upgrades(response.status());
                     Ok(response.map(|body| {

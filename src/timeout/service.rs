@@ -9,7 +9,7 @@ use tower::Service;
 
 use super::answer::Asked;
 use super::body::TimeoutBody;
-use super::call::{Call, Launch};
+use super::call::{Call, Launch, ToCall};
 use super::clock::Clock;
 use super::core::Core;
 use super::future::{Answering, TimeoutFuture};
@@ -120,7 +120,7 @@ impl Prepare {
             *clock = Clock::start(limit, extensions.get().copied());
         }
         if let Some(deadline) = clock.enforces() {
-            extensions.insert(deadline.enforced());
+            deadline.enforced().announce(extensions);
         }
         if let Some(core) = self.core.take() {
             let deadline = extensions.get::<Deadline>().copied();
@@ -137,8 +137,8 @@ where
     type Output = S::Response;
     type Work = S::Future;
 
-    fn launch(&mut self, mut service: S, mut request: Request<B>, clock: &mut Clock) -> S::Future {
-        self.prepare(&mut request, clock);
-        service.call(request)
+    fn launch(&mut self, start: &mut ToCall<S, Request<B>>, clock: &mut Clock) -> S::Future {
+        self.prepare(start.request_mut(), clock);
+        start.call()
     }
 }
