@@ -161,6 +161,7 @@ where
         .bench_local_values(|request| measured::wait(&runtime, &mut service, request).ok());
 }
 
+#[divan::bench_group(sample_size = 100)]
 mod ready_at_once {
     use super::*;
 
@@ -185,6 +186,7 @@ mod ready_at_once {
     }
 }
 
+#[divan::bench_group(sample_size = 100)]
 mod pending_once {
     use super::*;
 
@@ -209,6 +211,7 @@ mod pending_once {
     }
 }
 
+#[divan::bench_group(sample_size = 100)]
 mod timed_out {
     use super::*;
 

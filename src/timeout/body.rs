@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use super::clock::Clock;
-use crate::deadline::{Phase, TimedOut, Timer};
+use crate::deadline::{InlineTimer, Phase, TimedOut};
 use crate::error::BoxError;
 
 pin_project! {
@@ -25,27 +25,46 @@ pin_project! {
     pub struct TimeoutBody<B> {
         #[pin]
         inner: B,
-        clock: Clock,
-        timer: Timer,
-        idle: Idle,
+        // Boxed: many bodies have none, and these should not be larger for it.
+        limits: Option<Pin<Box<Limits>>>,
         failed: bool,
     }
 }
 
+pin_project! {
+    #[derive(Debug)]
+    struct Limits {
+        clock: Clock,
+        #[pin]
+        timer: InlineTimer,
+        #[pin]
+        idle: Idle,
+    }
+}
+
 impl<B> TimeoutBody<B> {
+    /// Held to the clock's deadline, and to a limit between frames.
     pub(super) fn new(inner: B, clock: Clock, idle: Duration) -> Self {
+        let is_limited = clock.enforces().is_some() || idle != Duration::MAX;
         Self {
-            inner,
-            clock,
-            timer: Timer::new(clock.armed()),
-            idle: Idle::new(idle),
-            failed: false,
+            limits: is_limited.then(|| {
+                Box::pin(Limits {
+                    clock,
+                    timer: InlineTimer::new(clock.armed()),
+                    idle: Idle::new(idle),
+                })
+            }),
+            ..Self::unlimited(inner)
         }
     }
 
-    /// A body that no timer touches: that of a connection which is not HTTP any more.
-    pub(super) fn untouched(inner: B, clock: Clock) -> Self {
-        Self::new(inner, clock.stopped(), Duration::MAX)
+    /// Held to nothing.
+    pub(super) fn unlimited(inner: B) -> Self {
+        Self {
+            inner,
+            limits: None,
+            failed: false,
+        }
     }
 }
 
@@ -68,19 +87,24 @@ where
         if *this.failed {
             return Poll::Ready(None);
         }
-        let timed_out = match this.inner.as_mut().poll_frame(cx) {
+        let polled = this.inner.as_mut().poll_frame(cx);
+        let Some(limits) = this.limits else {
+            return polled.map_err(Into::into);
+        };
+        let mut limits = limits.as_mut().project();
+        let timed_out = match polled {
             Poll::Ready(Some(Ok(_)))
-                if this.timer.deadline().is_overdue()
+                if limits.clock.armed().is_overdue()
                     && this.inner.size_hint().exact().is_none() =>
             {
-                this.clock.timed_out(Phase::Body)
+                limits.clock.timed_out(Phase::Body)
             }
             Poll::Ready(frame) => {
-                this.idle.waits_no_more();
+                limits.idle.waits_no_more();
                 return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
             }
-            Poll::Pending => match (this.timer.poll(cx), this.idle.poll(cx)) {
-                (Poll::Ready(()), _) => this.clock.timed_out(Phase::Body),
+            Poll::Pending => match (limits.timer.as_mut().poll(cx), limits.idle.poll(cx)) {
+                (Poll::Ready(()), _) => limits.clock.timed_out(Phase::Body),
                 (Poll::Pending, Poll::Ready(timed_out)) => timed_out,
                 (Poll::Pending, Poll::Pending) => return Poll::Pending,
             },
@@ -101,14 +125,17 @@ where
     }
 }
 
-/// A limit for each wait.
-#[derive(Debug)]
-struct Idle {
-    limit: Duration,
-    /// Since when the reader has been waiting.
-    since: Option<Instant>,
-    /// Kept from frame to frame.
-    sleep: Option<Pin<Box<Sleep>>>,
+pin_project! {
+    /// A limit for each wait.
+    #[derive(Debug)]
+    struct Idle {
+        limit: Duration,
+        // Since when the reader has been waiting.
+        since: Option<Instant>,
+        // Kept from frame to frame.
+        #[pin]
+        sleep: Option<Sleep>,
+    }
 }
 
 impl Idle {
@@ -120,34 +147,35 @@ impl Idle {
         }
     }
 
-    fn waits_no_more(&mut self) {
-        self.since = None;
+    fn waits_no_more(self: Pin<&mut Self>) {
+        *self.project().since = None;
     }
 
     /// The reader waits.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TimedOut> {
-        if self.limit == Duration::MAX {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TimedOut> {
+        let mut this = self.project();
+        let limit = *this.limit;
+        if limit == Duration::MAX {
             return Poll::Pending;
         }
         let now = Instant::now();
-        let begins = self.since.is_none();
-        let since = *self.since.get_or_insert(now);
-        let Some(at) = since.checked_add(self.limit) else {
+        let begins = this.since.is_none();
+        let since = *this.since.get_or_insert(now);
+        let Some(at) = since.checked_add(limit) else {
             return Poll::Pending;
         };
         if now >= at {
             let elapsed = now.saturating_duration_since(since);
-            return Poll::Ready(TimedOut::new(Phase::Idle, elapsed, self.limit));
+            return Poll::Ready(TimedOut::new(Phase::Idle, elapsed, limit));
         }
-        let sleep = self
-            .sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if this.sleep.is_none() {
+            this.sleep.set(Some(tokio::time::sleep_until(at)));
+        }
+        let mut sleep = this.sleep.as_pin_mut().expect("set above");
         if begins {
             sleep.as_mut().reset(at);
         }
-        sleep
-            .as_mut()
-            .poll(cx)
-            .map(|()| TimedOut::new(Phase::Idle, self.limit, self.limit))
+        let timed_out = || TimedOut::new(Phase::Idle, since.elapsed(), limit);
+        sleep.poll(cx).map(|()| timed_out())
     }
 }

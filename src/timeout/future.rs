@@ -124,7 +124,8 @@ where
                     let upgrades = this.asked.upgrades(response.status());
                     Ok(response.map(|body| {
                         ResponseBody::inner(match this.policy.scope {
-                            _ if upgrades => TimeoutBody::untouched(body, clock),
+                            // No timer touches a connection that is not HTTP any more.
+                            _ if upgrades => TimeoutBody::unlimited(body),
                             Scope::Head => {
                                 TimeoutBody::new(body, clock.stopped(), this.policy.idle)
                             }
