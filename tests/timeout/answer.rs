@@ -356,17 +356,18 @@ async fn a_caller_that_goes_takes_the_call_along_and_that_is_no_timeout() {
 /// The order of the end: late work is gone before its caller has an answer.
 #[tokio::test(start_paused = true)]
 async fn the_call_is_gone_before_its_answer_is_returned() {
+    // Not by `oneshot`, which drops the future as soon as that has an answer.
     let hand = Hand::new();
     let hooked = hand.clone();
     let layer = late().on_timeout(move |_| assert_eq!(hooked.drops(), 1));
-    let mut call = task::spawn(layer.layer(hand.clone()).oneshot(request()));
+    let mut call = task::spawn(layer.layer(hand.clone()).call(request()));
     assert_pending!(call.poll());
     advance(10 * MS).await;
     assert!(call.is_woken());
     assert_eq!(assert_ready!(call.poll()).expect("an answer").status(), 504);
     assert_eq!(hand.drops(), 1);
 
-    let mut call = task::spawn(layer.layer(hand.clone()).oneshot(request()));
+    let mut call = task::spawn(layer.layer(hand.clone()).call(request()));
     hand.finish(response("in time"));
     assert_ready!(call.poll()).expect("in time");
     assert_eq!(hand.drops(), 2);

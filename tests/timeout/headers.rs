@@ -434,25 +434,41 @@ async fn a_value_that_panics_as_it_goes_takes_no_answer_along() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_handler_writes_as_it_goes_counts_if_it_has_finished() {
-    struct AsItGoes(ResponseHeaders);
+    /// Answers after so long, and writes a field when it is dropped.
+    struct AsItGoes {
+        headers: ResponseHeaders,
+        wait: std::pin::Pin<Box<tokio::time::Sleep>>,
+    }
 
-    impl Drop for AsItGoes {
-        fn drop(&mut self) {
-            let _ = self.0.insert(A, value("from drop"));
+    impl Future for AsItGoes {
+        type Output = Result<Response<Whole>, BoxError>;
+
+        fn poll(
+            mut self: std::pin::Pin<&mut Self>,
+            cx: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Self::Output> {
+            self.wait
+                .as_mut()
+                .poll(cx)
+                .map(|()| Ok(response("in time")))
         }
     }
 
-    let service = service_fn(|request: Request<()>| async move {
-        let headers = request.extensions().get().cloned().expect("shared");
-        let _guard = AsItGoes(headers);
-        sleep(5 * MS).await;
-        Ok::<_, BoxError>(response("in time"))
+    impl Drop for AsItGoes {
+        fn drop(&mut self) {
+            let _ = self.headers.insert(A, value("from drop"));
+        }
+    }
+
+    let service = service_fn(|request: Request<()>| AsItGoes {
+        headers: request.extensions().get().cloned().expect("shared"),
+        wait: Box::pin(sleep(5 * MS)),
     });
     for limit in [4, 5, 6] {
         let layer = TimeoutLayer::new(MS * limit).share_headers();
         let answer = layer
             .layer(service)
-            .oneshot(request())
+            .call(request())
             .await
             .expect("an answer");
         let in_time = answer.status() == StatusCode::OK;
