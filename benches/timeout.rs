@@ -1,6 +1,7 @@
 //! A timeout beside Tower's and tower-http's: around a service that answers at once, after one wait, or never.
 //!
-//! `cargo bench --bench timeout`. The machine's noise is as large as the differences, so docs/performance.md counts instructions:
+//! `cargo bench --bench timeout`. The machine's noise is as large as the differences, so docs/performance.md counts
+//! instructions:
 //!
 //! ```sh
 //! cargo bench --bench timeout --no-run

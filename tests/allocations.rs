@@ -221,7 +221,8 @@ impl<B> AsHeaders for Response<B> {
     }
 }
 
-/// Whether it is ready at once or has to arm its timer: there is the one extension that tells the inner service of the deadline.
+/// Whether it is ready at once or has to arm its timer: there is the one extension that tells the inner service of the
+/// deadline.
 fn a_timeout_allocates_nothing_but_what_an_extension_costs() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -245,8 +246,8 @@ fn a_timeout_allocates_nothing_but_what_an_extension_costs() {
     }
 }
 
-/// The core and the extension; and the list of what is staged, which takes less than a map of http's own would, behind a lock
-/// and in an extension, too.
+/// The core and the extension; and the list of what is staged, which takes less than a map of http's own would, behind a
+/// lock and in an extension, too.
 fn shared_headers_cost_two_allocations_and_the_list_of_what_is_staged() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

@@ -1,8 +1,8 @@
 //! Work that outlives its caller: owned, counted, bounded.
 //!
 //! A task that nobody owns piles up while its backend hangs, and is cut off at shutdown without a word. What this crate
-//! detaches belongs to a [`Background`], a cheap handle that is passed to each block that spawns; nothing is spawned when one
-//! is made.
+//! detaches belongs to a [`Background`], a cheap handle that is passed to each block that spawns; nothing is spawned when
+//! one is made.
 //!
 //! ```
 //! use std::time::Duration;
@@ -122,8 +122,8 @@ impl Background {
 
     /// Takes no more work, waits until what runs has finished, for `limit` at the longest, and aborts the rest.
     ///
-    /// An aborted task is dropped where it waits next; one that never waits can't be. With [`Duration::ZERO`] all are aborted
-    /// at once; with [`Duration::MAX`] it waits as long as it takes.
+    /// An aborted task is dropped where it waits next; one that never waits can't be. With [`Duration::ZERO`] all are
+    /// aborted at once; with [`Duration::MAX`] it waits as long as it takes.
     ///
     /// # Cancellation
     ///
@@ -209,8 +209,8 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Runs `work` as a task of the current Tokio runtime. If its background is gone by now, or shut down past its limit, the
-    /// task is aborted at once.
+    /// Runs `work` as a task of the current Tokio runtime. If its background is gone by now, or shut down past its limit,
+    /// the task is aborted at once.
     ///
     /// # Panics
     ///

@@ -12,8 +12,8 @@ use super::form::Form;
 
 /// Announces how long the caller waits, as a header field says it, to everything inside.
 ///
-/// It writes a [`Deadline`] into the request and enforces nothing. The field is taken from the request: what was true on the
-/// way in is stale on the way out, and [`EmitDeadlineLayer`](super::EmitDeadlineLayer) says it anew.
+/// It writes a [`Deadline`] into the request and enforces nothing. The field is taken from the request: what was true on
+/// the way in is stale on the way out, and [`EmitDeadlineLayer`](super::EmitDeadlineLayer) says it anew.
 ///
 /// ```
 /// use std::time::Duration;
@@ -48,8 +48,8 @@ use super::form::Form;
 /// | [`grpc`](Self::grpc) | 1 to 8 digits and one of `H` `M` `S` `m` `u` `n` ([gRPC over HTTP/2]) | `300m` |
 /// | [`millis`](Self::millis) | digits, up to `u64::MAX` | `300` |
 ///
-/// Anything else, a field that is there twice, a sign, a blank, a number that is too long: all are treated as if the field were
-/// absent. Zero is read: such a call is late when it comes.
+/// Anything else, a field that is there twice, a sign, a blank, a number that is too long: all are treated as if the
+/// field were absent. Zero is read: such a call is late when it comes.
 ///
 /// # Never longer
 ///

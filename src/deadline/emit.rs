@@ -30,10 +30,10 @@ use super::form::Form;
 /// # }
 /// ```
 ///
-/// What it writes replaces what is there, and is rounded down: a backend is never told that it has more time than is left.
-/// `grpc-timeout` takes the finest unit of which eight digits are enough. If nothing is left, less the
-/// [margin](Self::margin), it writes `0n` or `0`: the call is made, for it is not this layer that enforces anything, and the
-/// backend knows that it is too late. Without a deadline the field is removed.
+/// What it writes replaces what is there, and is rounded down: a backend is never told that it has more time than is
+/// left. `grpc-timeout` takes the finest unit of which eight digits are enough. If nothing is left, less the
+/// [margin](Self::margin), it writes `0n` or `0`: the call is made, for it is not this layer that enforces anything, and
+/// the backend knows that it is too late. Without a deadline the field is removed.
 ///
 /// What is left is counted when the inner service is called: put it inside whatever waits or repeats.
 ///

@@ -20,8 +20,8 @@
 //!
 //! # Over the wire
 //!
-//! [`DeadlineLayer`] reads what a caller says, [`EmitDeadlineLayer`] tells a backend what is left of it: as `grpc-timeout`, or
-//! in milliseconds in a field of your choice. Neither enforces anything: that is for a
+//! [`DeadlineLayer`] reads what a caller says, [`EmitDeadlineLayer`] tells a backend what is left of it: as
+//! `grpc-timeout`, or in milliseconds in a field of your choice. Neither enforces anything: that is for a
 //! [`TimeoutLayer`](crate::timeout::TimeoutLayer) or a merge.
 
 mod announce;

@@ -15,12 +15,12 @@ use crate::deadline::{InlineTimer, Phase, TimedOut};
 use crate::error::BoxError;
 
 pin_project! {
-    /// A body that ends with [`TimedOut`](crate::deadline::TimedOut) if it has not ended at the deadline of its call, or if it
-    /// has kept its reader waiting for a frame for too long.
+    /// A body that ends with [`TimedOut`](crate::deadline::TimedOut) if it has not ended at the deadline of its call, or
+    /// if it has kept its reader waiting for a frame for too long.
     ///
-    /// The deadline is absolute: a body that drips is ended as one that stalls. An idle limit counts only while the reader waits:
-    /// a reader that takes its time costs the body nothing. After the error the body is over. Frames, trailers, `size_hint`
-    /// and `is_end_stream` pass through.
+    /// The deadline is absolute: a body that drips is ended as one that stalls. Only what is here of a body that says how
+    /// long it is may be read out after it, as its reader is late and not the body. An idle limit counts only while the
+    /// reader waits. After the error the body is over. Frames, trailers, `size_hint` and `is_end_stream` pass through.
     #[derive(Debug)]
     pub struct TimeoutBody<B> {
         #[pin]

@@ -22,8 +22,8 @@ pub(super) trait Launch<S: Service<Req>, Req> {
     fn launch(&mut self, start: &mut ToCall<S, Req>, clock: &mut Clock) -> Self::Work;
 }
 
-/// A fresh clone that nobody has polled (DESIGN rule 2), and its request. They are large, and stay where they are until they are
-/// called.
+/// A fresh clone that nobody has polled (DESIGN rule 2), and its request. They are large, and stay where they are until
+/// they are called.
 pub(super) struct ToCall<S, Req> {
     service: Option<S>,
     request: Option<Req>,

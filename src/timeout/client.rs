@@ -66,8 +66,8 @@ impl<S> Layer<S> for ClientTimeoutLayer {
 ///
 /// # Errors
 ///
-/// [`TimedOut`](crate::deadline::TimedOut), else those of the inner service. A body that runs over ends with it, too. A call
-/// that comes when the deadline that this layer enforces has passed never reaches the inner service.
+/// [`TimedOut`](crate::deadline::TimedOut), else those of the inner service. A body that runs over ends with it, too. A
+/// call that comes when the deadline that this layer enforces has passed never reaches the inner service.
 ///
 /// # Panics
 ///

@@ -36,8 +36,8 @@ impl Clock {
         self.armed.instant().map(|_| self.armed)
     }
 
-    /// The clock of the body, once the head is here. Whoever enforces the deadline outside may have been waiting for just that:
-    /// if this layer has left it to them so far, its own limit holds for the body.
+    /// The clock of the body, once the head is here. Whoever enforces the deadline outside may have been waiting for just
+    /// that: if this layer has left it to them so far, its own limit holds for the body.
     pub(super) fn for_body(self) -> Self {
         match self.enforces() {
             Some(_) => self,

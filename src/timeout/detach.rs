@@ -25,16 +25,17 @@ use crate::deadline::Deadline;
 /// A [`TimeoutLayer`](super::TimeoutLayer) whose inner work goes on after the deadline: made by its
 /// [`detach`](super::TimeoutLayer::detach).
 ///
-/// For work that must be finished once it has begun, and for a handler that never yields: dropping that is not possible, so an
-/// attached one holds up its own timeout. On a runtime with several threads a detached one is answered for in time.
+/// For work that must be finished once it has begun, and for a handler that never yields: dropping that is not possible,
+/// so an attached one holds up its own timeout. On a runtime with several threads a detached one is answered for in time.
 ///
-/// The inner service is made ready in the caller's task, and then called in a task of the [`Background`]. Whatever comes of
-/// that after the deadline, or after the caller has gone, is handed to `on_late`, once: a response, an error or a panic. The
-/// task counts until `on_late` has returned; a panic of that is contained. Work that the background aborts has come to
-/// nothing, and only [`Unfinished`](crate::background::Unfinished) tells of it; if its caller still waits, it is answered 503.
+/// The inner service is made ready in the caller's task, and then called in a task of the [`Background`]. Whatever comes
+/// of that after the deadline, or after the caller has gone, is handed to `on_late`, once: a response, an error or a
+/// panic. The task counts until `on_late` has returned; a panic of that is contained. Work that the background aborts has
+/// come to nothing, and only [`Unfinished`](crate::background::Unfinished) tells of it; if its caller still waits, it is
+/// answered 503.
 ///
-/// The permit is taken when the service is called. If none is free, or the background is shut down, the call is made as without
-/// `detach`: at the deadline, or with its caller, it is dropped.
+/// The permit is taken when the service is called. If none is free, or the background is shut down, the call is made as
+/// without `detach`: at the deadline, or with its caller, it is dropped.
 ///
 /// The request of a detached call says nothing of this layer's own limit, which is not the work's. A deadline that it came
 /// with stays announced, as no timer outside reaches the task (DESIGN rule 6).
@@ -121,8 +122,8 @@ impl<B, E> fmt::Debug for DetachedTimeoutLayer<B, E> {
 ///
 /// # Readiness
 ///
-/// It is always ready: each call drives a clone of the inner service in its own future. What waits for that is not detached:
-/// it has not begun.
+/// It is always ready: each call drives a clone of the inner service in its own future. What waits for that is not
+/// detached: it has not begun.
 ///
 /// # Errors
 ///

@@ -97,8 +97,8 @@ where
 
     /// ## Open => (Committed | Failed | Deadline | Cancelled | Panicked)
     ///
-    /// One of them, and then there is the one answer. Work that is finished is dropped before the seal, so that what it says as
-    /// it goes is still heard; work that is late after it, and before the answer is returned.
+    /// One of them, and then there is the one answer. Work that is finished is dropped before the seal, so that what it
+    /// says as it goes is still heard; work that is late after it, and before the answer is returned.
     pub(super) fn poll<ResBody>(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -17,10 +17,10 @@ use crate::fields::is_of_the_connection;
 /// [`TimeoutLayer::share_headers`](super::TimeoutLayer::share_headers).
 ///
 /// Tasks that a handler spawns have no safe place for a header field of their own: a map behind a lock takes a late write
-/// and loses it, or puts it on somebody else's answer. Here a write is accepted or refused. What is accepted is *staged*: it
-/// is on the response that the layer returns if the call ends as [`Sealed::Committed`]; on every other end only what was
-/// [pinned](Self::pin) is, on the timeout answer. A refused write [says why](WriteError). What layers further out do to that
-/// response is outside of this promise.
+/// and loses it, or puts it on somebody else's answer. Here a write is accepted or refused. What is accepted is *staged*:
+/// it is on the response that the layer returns if the call ends as [`Sealed::Committed`]; on every other end only what
+/// was [pinned](Self::pin) is, on the timeout answer. A refused write [says why](WriteError). What layers further out do
+/// to that response is outside of this promise.
 ///
 /// Staged writes go on the response in the order in which they were accepted, after the inner service's own fields.
 ///
@@ -61,8 +61,8 @@ use crate::fields::is_of_the_connection;
 ///
 /// # Isolation
 ///
-/// Each call has its own. A [`HeadPolicy`](crate::clone_request::HeadPolicy) does not keep it by default, so the branches of
-/// a fan-out can't reach the answer's fields; `HeadPolicy::default().extension::<ResponseHeaders>()` lets them.
+/// Each call has its own. A [`HeadPolicy`](crate::clone_request::HeadPolicy) does not keep it by default, so the branches
+/// of a fan-out can't reach the answer's fields; `HeadPolicy::default().extension::<ResponseHeaders>()` lets them.
 ///
 /// A handle that outlives its call holds nothing of it but how it ended and its deadline.
 #[derive(Clone)]
@@ -94,8 +94,8 @@ impl ResponseHeaders {
         self.write(name, Change::Append(value))
     }
 
-    /// Removes the field, with all values that it has by then, those of the inner service's response included. A pin of this
-    /// name is withdrawn.
+    /// Removes the field, with all values that it has by then, those of the inner service's response included. A pin of
+    /// this name is withdrawn.
     ///
     /// # Errors
     ///
@@ -104,8 +104,8 @@ impl ResponseHeaders {
         self.write(name, Change::Remove)
     }
 
-    /// As [`insert`](Self::insert), and on the timeout answer as well: for a request id or what CORS wants. What is inserted
-    /// or appended later does not change the pin; another pin of this name does.
+    /// As [`insert`](Self::insert), and on the timeout answer as well: for a request id or what CORS wants. What is
+    /// inserted or appended later does not change the pin; another pin of this name does.
     ///
     /// # Errors
     ///

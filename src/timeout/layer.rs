@@ -20,12 +20,12 @@ use crate::error::BuildError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Start {
-    /// Once this layer is called: what waits until the inner service is ready for the call waits on its time. The default, as
-    /// whoever asked has been waiting since.
+    /// Once this layer is called: what waits until the inner service is ready for the call waits on its time. The
+    /// default, as whoever asked has been waiting since.
     #[default]
     Ready,
-    /// Once the inner service is ready and is called: for a limit on the work and not on the queue before it. Until then only
-    /// a [`Deadline`](crate::deadline::Deadline) that the request brings along holds.
+    /// Once the inner service is ready and is called: for a limit on the work and not on the queue before it. Until then
+    /// only a [`Deadline`](crate::deadline::Deadline) that the request brings along holds.
     Call,
 }
 
@@ -37,8 +37,9 @@ pub enum Scope {
     /// what the body's own side does.
     #[default]
     Head,
-    /// The head and all of the body, by the same instant. A body that has not ended by then ends with
-    /// [`TimedOut`], which the client sees as one that was cut short.
+    /// The head and all of the body, by the same instant. A body that keeps its reader waiting then, or that does not say
+    /// how long it is, ends with [`TimedOut`], which the client sees as one that was cut short. What is here of one that
+    /// does say may still be read out.
     HeadAndBody,
 }
 
@@ -135,8 +136,8 @@ impl TimeoutLayer {
     }
 
     /// Makes the answer of how the time ran out, instead of [`status`](Self::status), [`header`](Self::header) and
-    /// [`body`](Self::body). Fields of the connection and of the framing are removed from what it makes. If it panics, or makes
-    /// an informational response, the configured answer is given.
+    /// [`body`](Self::body). Fields of the connection and of the framing are removed from what it makes. If it panics, or
+    /// makes an informational response, the configured answer is given.
     #[must_use]
     pub fn respond_with(
         self,

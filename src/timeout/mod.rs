@@ -1,10 +1,10 @@
 //! A time limit for a call, whose answer owns its header fields.
 //!
 //! A timeout that lets its answer and the late handler write into one response has two owners of one map: in another
-//! system that was a fatal concurrent write, and, with the layers in the documented order, one caller's body inside another's
-//! answer. Here the answer is a response of its own, so the layer may stand anywhere; the late work is dropped before the
-//! answer is returned; and who has something to add to the response from another task gets a [handle](ResponseHeaders) that
-//! accepts a write or refuses it, and never loses it.
+//! system that was a fatal concurrent write, and, with the layers in the documented order, one caller's body inside
+//! another's answer. Here the answer is a response of its own, so the layer may stand anywhere; the late work is dropped
+//! before the answer is returned; and who has something to add to the response from another task gets a
+//! [handle](ResponseHeaders) that accepts a write or refuses it, and never loses it.
 //!
 //! ```
 //! use std::time::Duration;
@@ -75,8 +75,8 @@
 //!
 //! At a tie, finished work wins: at the deadline the inner service is asked once more, and what it has by then counts.
 //!
-//! A layer outside that waits for the head only, as one does that streams the body on, is done when the head has come. A body
-//! that is in the scope of a layer in here is therefore held to that layer's own limit in any case.
+//! A layer outside that waits for the head only, as one does that streams the body on, is done when the head has come. A
+//! body that is in the scope of a layer in here is therefore held to that layer's own limit in any case.
 
 mod answer;
 mod body;

@@ -26,9 +26,9 @@ use crate::deadline::Deadline;
 ///
 /// # Errors
 ///
-/// Those of the inner service, unchanged, its readiness errors included: they never become a timeout. A body that is held to
-/// a time fails with [`TimedOut`](crate::deadline::TimedOut). A call that comes when the deadline that this layer enforces has
-/// passed is answered, and never reaches the inner service.
+/// Those of the inner service, unchanged, its readiness errors included: they never become a timeout. A body that is held
+/// to a time fails with [`TimedOut`](crate::deadline::TimedOut). A call that comes when the deadline that this layer
+/// enforces has passed is answered, and never reaches the inner service.
 ///
 /// # Panics
 ///
@@ -36,8 +36,8 @@ use crate::deadline::Deadline;
 ///
 /// # Cancellation
 ///
-/// Dropping the future drops the inner call. At the deadline that is dropped before the answer is returned. What never yields
-/// can't be dropped: see [`detach`](super::TimeoutLayer::detach).
+/// Dropping the future drops the inner call. At the deadline that is dropped before the answer is returned. What never
+/// yields can't be dropped: see [`detach`](super::TimeoutLayer::detach).
 #[derive(Debug, Clone)]
 pub struct Timeout<S> {
     inner: S,

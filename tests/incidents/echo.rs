@@ -1,6 +1,6 @@
-//! go-feature-flag on Echo (thomaspoignant/go-feature-flag#2758): the timeout middleware and the handler that it had given up
-//! wrote one response's header map, which ended the process. A lock around that map cures the crash and nothing else: a
-//! late write is taken and lost, and, as the response belongs to a pool, put on somebody else's answer.
+//! go-feature-flag on Echo (thomaspoignant/go-feature-flag#2758): the timeout middleware and the handler that it had
+//! given up wrote one response's header map, which ended the process. A lock around that map cures the crash and nothing
+//! else: a late write is taken and lost, and, as the response belongs to a pool, put on somebody else's answer.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

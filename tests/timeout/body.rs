@@ -106,6 +106,22 @@ async fn a_body_that_stalls_past_the_deadline_ends_with_an_error_and_the_head_st
     assert!(assert_ready!(poll(&mut body)).is_none());
 }
 
+/// A merge's answer at its deadline is such a body: finished in time, and read just after it.
+#[tokio::test(start_paused = true)]
+async fn what_is_here_of_a_body_of_a_known_length_may_be_read_after_the_deadline() {
+    let (feed, mut body) = body(whole(10 * MS)).await;
+    feed.data("a");
+    feed.data("b");
+    advance(20 * MS).await;
+    assert_eq!(assert_ready!(poll(&mut body)).unwrap().unwrap(), "a");
+    advance(20 * MS).await;
+    assert_eq!(assert_ready!(poll(&mut body)).unwrap().unwrap(), "b");
+    // The third byte is not here.
+    assert_eq!(ended_by(poll(&mut body)).phase, Phase::Body);
+    feed.data("c");
+    assert!(assert_ready!(poll(&mut body)).is_none());
+}
+
 // T22
 #[tokio::test(start_paused = true)]
 async fn a_body_that_drips_ends_at_the_deadline_though_it_is_never_idle() {

@@ -25,8 +25,8 @@ type Edge =
 const WAIT: HeaderName = HeaderName::from_static("x-wait-ms");
 const WAIT_MS: u64 = 250;
 
-/// One branch answers at once and one never. Until when there is time is announced by the caller, or enforced by a layer with
-/// that limit, or with a later one, or with that one and inside of a later one.
+/// One branch answers at once and one never. Until when there is time is announced by the caller, or enforced by a layer
+/// with that limit, or with a later one, or with that one and inside of a later one.
 fn edges() -> [Edge; 4] {
     let merge = || {
         let prompt = Scripted::reply(Reply::json("7")).keep_calls(0);
