@@ -56,8 +56,9 @@
 //! | [`merge`] | turns that stream into one response: JSON documents, the first success, a quorum, a closure |
 //! | [`rewrite`] | path and URI templates that a parameter can't escape from |
 //! | [`proxy_headers`] | what a proxy owes to RFC 9110 in both directions, and whom it believes about the client |
-//! | [`timeout`] | one deadline over readiness, head and body of a call, as a typed error |
-//! | [`deadline`] | an absolute deadline that travels with a request |
+//! | [`timeout`] | one deadline over readiness, head and body of a call: an answer that owns its header fields, or a typed error |
+//! | [`deadline`] | an absolute deadline that travels with a request, and over the wire |
+//! | [`background`] | work that outlives its caller: counted, bounded, drained at shutdown |
 //! | [`decompression`] | compressed answers of a branch, decoded within a bound (feature `decompression`) |
 //! | [`client`] | a ready pooled HTTP(S) client as a Tower service (feature `client`, on by default) |
 //! | [`body`], [`error`] | response bodies of our own, budgets, problem answers, finding a cause in a chain |
@@ -66,11 +67,13 @@
 //! # What holds everywhere
 //!
 //! * Nothing mutable is shared between calls or between branches.
-//! * Dropping a response future cancels everything under it. The blocks spawn nothing (the connections of the [`client`]
-//!   are tasks of hyper's); what waits for a time needs a Tokio runtime with its timer.
+//! * Dropping a response future cancels everything under it. The blocks spawn nothing but what you hand to a
+//!   [`Background`](background::Background) (the connections of the [`client`] are tasks of hyper's); what waits for a time
+//!   needs a Tokio runtime with its timer.
 //! * A panic in one branch is the failure of that branch.
 //! * Every buffer has a limit, and passing it is a typed outcome: a request body 1 MiB, a part 1 MiB, 100 000 values and
-//!   128 levels, 64 branches a call, 1024 calls in flight, 5 s until a service is ready.
+//!   128 levels, 64 branches a call, 1024 calls in flight, 5 s until a service is ready, 64 staged header fields, 64 tasks
+//!   in the background.
 //! * Same inputs, same output: the order, the winner of a conflict, the status.
 //! * Bad input is answered with `application/problem+json` that names the branch and the reason, and never an internal
 //!   address or the text of an upstream error.
@@ -87,6 +90,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::unwrap_used))]
 
+pub mod background;
 pub mod body;
 #[cfg(feature = "client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
@@ -111,6 +115,7 @@ mod fields;
 mod json;
 mod params;
 mod sync;
+mod waiters;
 
 /// The guide's code is compiled and run with the tests.
 #[cfg(doctest)]

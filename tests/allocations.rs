@@ -1,21 +1,25 @@
-//! What a fan-out, a reader of a body, and the claims of a stranger allocate. A binary of its own: the counter sees every thread.
+//! What a fan-out, a reader of a body, a timeout, and the claims of a stranger allocate. A binary of its own: the counter sees
+//! every thread.
 
 use std::alloc::System;
 use std::convert::Infallible;
 use std::future::{Future, Ready, poll_fn, ready};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use tower::{Layer, Service, service_fn};
+use tower::{Layer, Service, ServiceExt, service_fn};
 use watershed::clone_request::TeeBody;
+use watershed::deadline::Deadline;
 use watershed::fanout::FanOut;
 use watershed::outcome::Branch;
 use watershed::proxy_headers::{Peer, ProxyHeadersLayer, TrustedHops};
 use watershed::rewrite::{PathParams, UriTemplate};
+use watershed::timeout::{ResponseHeaders, TimeoutLayer};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -88,6 +92,8 @@ fn calls_and_readers_allocate_no_more_than_they_must() {
     what_nobody_believes_is_not_read();
     names_that_are_not_there_cost_nothing();
     a_uri_that_gets_too_long_is_not_built();
+    a_timeout_allocates_nothing_but_what_an_extension_costs();
+    shared_headers_cost_two_allocations_and_the_list_of_what_is_staged();
 }
 
 /// An empty body and one of a single frame: a reader more costs nothing, to be made or to read.
@@ -173,4 +179,157 @@ fn a_uri_that_gets_too_long_is_not_built() {
     assert!(template.expand(&params).is_err());
     let spent = region.change().bytes_allocated;
     assert!(spent < 16 * 65_536, "{spent} bytes");
+}
+
+/// Answers at once, or when it has been polled twice; and stages so many fields, if it can.
+#[derive(Clone)]
+struct Handler {
+    pending: bool,
+    fields: usize,
+}
+
+const NAMES: [HeaderName; 16] = {
+    use http::header::*;
+    [
+        ACCEPT,
+        AGE,
+        ALLOW,
+        AUTHORIZATION,
+        COOKIE,
+        DATE,
+        DNT,
+        ETAG,
+        EXPECT,
+        FROM,
+        HOST,
+        IF_MATCH,
+        LINK,
+        ORIGIN,
+        PRAGMA,
+        VARY,
+    ]
+};
+
+/// Puts the fields on the response itself, or stages them.
+struct Handling {
+    pending: bool,
+    headers: HeaderMap,
+}
+
+impl Service<Request<()>> for Handler {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Handling;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<()>) -> Handling {
+        let shared: Option<&ResponseHeaders> = request.extensions().get();
+        let mut headers = HeaderMap::new();
+        for name in &NAMES[..self.fields] {
+            let value = HeaderValue::from_static("1");
+            match shared {
+                Some(shared) => shared.insert(name.clone(), value).expect("open"),
+                None => drop(headers.insert(name, value)),
+            }
+        }
+        Handling {
+            pending: self.pending,
+            headers,
+        }
+    }
+}
+
+impl Future for Handling {
+    type Output = Result<Response<Full<Bytes>>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if std::mem::take(&mut self.pending) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let mut response = Response::new(Full::default());
+        *response.headers_mut() = std::mem::take(&mut self.headers);
+        Poll::Ready(Ok(response))
+    }
+}
+
+/// What a call allocates whose request has so many extensions already, as those of a server have.
+fn by_call<S>(service: &S, fields: usize) -> usize
+where
+    S: Service<Request<()>, Error = Infallible> + Clone,
+    S::Response: AsHeaders,
+{
+    allocations(|| {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(7_u32);
+        let response = run(service.clone().oneshot(request));
+        let Ok(response) = response;
+        assert_eq!(response.headers().len(), fields);
+    })
+}
+
+trait AsHeaders {
+    fn headers(&self) -> &HeaderMap;
+}
+
+impl<B> AsHeaders for Response<B> {
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+}
+
+/// Whether it is ready at once or has to arm its timer: there is the one extension that tells the inner service of the
+/// deadline.
+fn a_timeout_allocates_nothing_but_what_an_extension_costs() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    let runtime = runtime.expect("a runtime");
+    let _entered = runtime.enter();
+    for pending in [false, true] {
+        let bare = Handler { pending, fields: 0 };
+        let announces = tower::util::MapRequestLayer::new(|mut request: Request<()>| {
+            request.extensions_mut().insert(Deadline::NEVER);
+            request
+        });
+        let limited = TimeoutLayer::new(Duration::from_secs(60)).layer(bare.clone());
+        assert_eq!(
+            by_call(&limited, 0),
+            by_call(&announces.layer(bare.clone()), 0)
+        );
+        // A limit that never comes is not announced.
+        let unlimited = TimeoutLayer::new(Duration::MAX).layer(bare.clone());
+        assert_eq!(by_call(&unlimited, 0), by_call(&bare, 0));
+    }
+}
+
+/// The core and the extension; and the list of what is staged, which takes less than a map of http's own would, behind a
+/// lock and in an extension, too.
+fn shared_headers_cost_two_allocations_and_the_list_of_what_is_staged() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    let runtime = runtime.expect("a runtime");
+    let _entered = runtime.enter();
+    for fields in [0, 1, 4, 8, 16] {
+        let layer = TimeoutLayer::new(Duration::from_secs(60));
+        let handler = Handler {
+            pending: true,
+            fields,
+        };
+        let owned = by_call(&layer.layer(handler.clone()), fields);
+        let shared = by_call(&layer.share_headers().layer(handler), fields);
+        let list = usize::from(fields > 0);
+        assert_eq!(shared - owned, 2 + list, "{fields} fields");
+        let map = allocations(|| {
+            let mut map = HeaderMap::new();
+            for name in &NAMES[..fields] {
+                map.insert(name, HeaderValue::from_static("1"));
+            }
+        });
+        assert!(list <= map, "{fields} fields: {list}, {map}");
+    }
 }

@@ -26,6 +26,15 @@ mod wake;
 #[path = "../src/clone_request/core/mod.rs"]
 mod tee;
 
+#[path = "../src/waiters.rs"]
+mod waiters;
+
+#[path = "../src/timeout/core.rs"]
+mod timeout_core;
+
+#[path = "../src/background/core.rs"]
+mod background_core;
+
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -417,6 +426,283 @@ mod body {
                 Ok(read) => assert_eq!(read, b"ab"),
                 Err(failure) => assert!(matches!(failure, Failure::Lagged)),
             }
+        });
+    }
+}
+
+/// The header fields of one call, and who decides how it ends.
+mod sealing {
+    use super::*;
+    use crate::timeout_core::{Change, Core, Sealed, Write, WriteError, apply};
+    use http::{HeaderMap, HeaderName, HeaderValue};
+
+    const STAGED: HeaderName = HeaderName::from_static("x-staged");
+    const OTHER: HeaderName = HeaderName::from_static("x-other");
+    const PINNED: HeaderName = HeaderName::from_static("x-pinned");
+
+    fn insert(name: HeaderName) -> Write {
+        let value = HeaderValue::from_static("1");
+        let change = Change::Insert(value);
+        Write { name, change }
+    }
+
+    fn stage(core: &Core, name: HeaderName) -> Result<(), WriteError> {
+        core.write(insert(name), None)
+    }
+
+    fn pin(core: &Core) -> Result<(), WriteError> {
+        core.write(insert(PINNED), Some(insert(PINNED)))
+    }
+
+    fn fields(answer: Vec<Write>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        apply(answer, &mut headers);
+        headers
+    }
+
+    /// Blocks until the call has ended.
+    fn wait(core: &Core) -> Sealed {
+        let (task, waker) = Task::new();
+        let mut key = None;
+        loop {
+            match core.poll_sealed(&mut key, &mut Context::from_waker(&waker)) {
+                Poll::Ready(sealed) => return sealed,
+                Poll::Pending => task.park(),
+            }
+        }
+    }
+
+    const ENDS: [Sealed; 5] = [
+        Sealed::Committed,
+        Sealed::Failed,
+        Sealed::Deadline,
+        Sealed::Cancelled,
+        Sealed::Panicked,
+    ];
+
+    /// What one call promises its writers, whatever they were told and however it ended.
+    #[track_caller]
+    fn assert_kept(
+        how: Sealed,
+        headers: &HeaderMap,
+        writes: &[(HeaderName, Result<(), WriteError>)],
+    ) {
+        for (name, written) in writes {
+            let is_there = headers.get_all(name).iter().count();
+            let expected = match (how, written) {
+                (Sealed::Committed, Ok(())) => 1,
+                (Sealed::Deadline, Ok(())) if *name == PINNED => 1,
+                _ => 0,
+            };
+            assert_eq!(is_there, expected, "{how:?}: {name} was {written:?}");
+            if let Err(refused) = written {
+                assert_eq!(*refused, WriteError::Sealed(how));
+            }
+        }
+        assert!(headers.len() <= writes.len());
+    }
+
+    // T32
+    /// Two tasks write while the call ends, in each of the ways in which one can: what was accepted is on the response, or,
+    /// pinned, on the timeout answer; and what was refused is on neither.
+    #[test]
+    fn what_was_accepted_is_on_the_response_and_nothing_else_is() {
+        for how in ENDS {
+            check(move || {
+                let core = Arc::new(Core::new());
+                let first = {
+                    let core = Arc::clone(&core);
+                    loom::thread::spawn(move || {
+                        [(STAGED, stage(&core, STAGED)), (PINNED, pin(&core))]
+                    })
+                };
+                let second = {
+                    let core = Arc::clone(&core);
+                    loom::thread::spawn(move || (OTHER, stage(&core, OTHER)))
+                };
+                let headers = fields(core.seal(how).expect("nobody else seals"));
+                let mut writes: Vec<_> = first.join().unwrap().into();
+                writes.push(second.join().unwrap());
+                assert_kept(how, &headers, &writes);
+                assert_eq!(core.state(), Some(how));
+                // Nothing commits after a seal.
+                assert_eq!(stage(&core, OTHER), Err(WriteError::Sealed(how)));
+                for late in ENDS {
+                    assert!(core.seal(late).is_none());
+                }
+            });
+        }
+    }
+
+    // T32
+    /// The response, the deadline and the caller's going race, and a task writes: one of them decides, and only that one is
+    /// given what belongs on the answer.
+    #[test]
+    fn one_seal_decides_and_whoever_waits_is_told_which() {
+        check(|| {
+            let core = Arc::new(Core::new());
+            let sealers: Vec<_> = [Sealed::Committed, Sealed::Deadline]
+                .into_iter()
+                .map(|how| {
+                    let core = Arc::clone(&core);
+                    loom::thread::spawn(move || (how, core.seal(how)))
+                })
+                .collect();
+            let writes = [(STAGED, stage(&core, STAGED)), (PINNED, pin(&core))];
+            let cancelled = (Sealed::Cancelled, core.seal(Sealed::Cancelled));
+            let mut answers: Vec<_> = sealers.into_iter().map(|one| one.join().unwrap()).collect();
+            answers.push(cancelled);
+            answers.retain(|(_, answer)| answer.is_some());
+            assert_eq!(answers.len(), 1);
+            let (how, answer) = answers.pop().unwrap();
+            assert_kept(how, &fields(answer.unwrap()), &writes);
+            assert_eq!(wait(&core), how);
+        });
+    }
+
+    /// Two tasks wait while the call ends, and neither sleeps on.
+    #[test]
+    fn no_wake_up_is_lost() {
+        check(|| {
+            let core = Arc::new(Core::new());
+            let waiters: Vec<_> = (0..2)
+                .map(|_| {
+                    let core = Arc::clone(&core);
+                    loom::thread::spawn(move || wait(&core))
+                })
+                .collect();
+            core.seal(Sealed::Deadline);
+            for waiter in waiters {
+                assert_eq!(waiter.join().unwrap(), Sealed::Deadline);
+            }
+        });
+    }
+
+    /// One that waits goes while the call ends, and another one moves to a new task: nobody else is harmed.
+    #[test]
+    fn a_waiter_may_go_or_move() {
+        check(|| {
+            let core = Arc::new(Core::new());
+            let goes = {
+                let core = Arc::clone(&core);
+                loom::thread::spawn(move || {
+                    let (_, waker) = Task::new();
+                    let mut key = None;
+                    let polled = core.poll_sealed(&mut key, &mut Context::from_waker(&waker));
+                    if let Some(key) = key {
+                        core.forget(key);
+                    }
+                    polled
+                })
+            };
+            let (_, old) = Task::new();
+            let mut key = None;
+            let first = core.poll_sealed(&mut key, &mut Context::from_waker(&old));
+            assert!(first.is_pending());
+            let seals = {
+                let core = Arc::clone(&core);
+                loom::thread::spawn(move || core.seal(Sealed::Committed).is_some())
+            };
+            let (task, new) = Task::new();
+            let sealed = loop {
+                match core.poll_sealed(&mut key, &mut Context::from_waker(&new)) {
+                    Poll::Ready(sealed) => break sealed,
+                    Poll::Pending => task.park(),
+                }
+            };
+            assert_eq!(sealed, Sealed::Committed);
+            assert!(seals.join().unwrap());
+            match goes.join().unwrap() {
+                Poll::Ready(sealed) => assert_eq!(sealed, Sealed::Committed),
+                Poll::Pending => {}
+            }
+        });
+    }
+}
+
+/// Tasks that outlive their callers.
+mod background {
+    use super::*;
+    use crate::background_core::{Refused, Registry};
+
+    /// Blocks until every permit is back.
+    fn drained<A>(registry: &Registry<A>) {
+        let (task, waker) = Task::new();
+        let mut key = None;
+        while registry
+            .poll_drained(&mut key, &mut Context::from_waker(&waker))
+            .is_pending()
+        {
+            task.park();
+        }
+    }
+
+    /// A shutdown while two come and go: both are waited for, or refused.
+    #[test]
+    fn a_shutdown_misses_nobody() {
+        check(|| {
+            let registry = Arc::new(Registry::<()>::new(2));
+            let tasks: Vec<_> = (0..2)
+                .map(|_| {
+                    let registry = Arc::clone(&registry);
+                    loom::thread::spawn(move || {
+                        let entered = registry.enter();
+                        if let Ok(id) = entered {
+                            registry.leave(id);
+                        }
+                        entered.err()
+                    })
+                })
+                .collect();
+            registry.close();
+            drained(&registry);
+            // Closed and drained, it stays so.
+            assert_eq!(registry.running(), 0);
+            assert_eq!(registry.enter(), Err(Refused::ShutDown));
+            for task in tasks {
+                let refused = task.join().unwrap();
+                assert!(refused.is_none_or(|refused| refused == Refused::ShutDown));
+            }
+        });
+    }
+
+    /// All are aborted while one starts and another one ends: who runs on is told, once, and who has left is not counted.
+    #[test]
+    fn an_abort_reaches_whoever_runs() {
+        check(|| {
+            let registry = Arc::new(Registry::<&'static str>::new(2));
+            let starts = registry.enter().unwrap();
+            let ends = registry.enter().unwrap();
+            assert!(registry.started(ends, "ends").is_none());
+            let starting = {
+                let registry = Arc::clone(&registry);
+                loom::thread::spawn(move || registry.started(starts, "starts"))
+            };
+            let ending = {
+                let registry = Arc::clone(&registry);
+                loom::thread::spawn(move || registry.leave(ends))
+            };
+            let (number, aborts) = registry.abort();
+            let told_at_its_start = starting.join().unwrap().is_some();
+            ending.join().unwrap();
+            let told = aborts.contains(&"starts");
+            assert!(told != told_at_its_start, "told once");
+            assert_eq!(number, 1 + usize::from(aborts.contains(&"ends")));
+            assert_eq!(registry.running(), 1);
+        });
+    }
+
+    /// Two want the last place: one gets it.
+    #[test]
+    fn no_more_run_than_may() {
+        check(|| {
+            let registry = Arc::new(Registry::<()>::new(1));
+            let other = Arc::clone(&registry);
+            let thread = loom::thread::spawn(move || other.enter().is_ok());
+            let entered = registry.enter().is_ok();
+            let other = thread.join().unwrap();
+            assert!(entered != other);
+            assert_eq!(registry.running(), 1);
         });
     }
 }

@@ -25,6 +25,11 @@ const HOP_BY_HOP: [HeaderName; 11] = [
     header::UPGRADE,
 ];
 
+/// Whether a field is one that only the server may set: it concerns one connection, or the framing of the message.
+pub(crate) fn is_of_the_connection(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name) || *name == header::CONTENT_LENGTH || *name == header::TRAILER
+}
+
 /// The fields that are for all recipients of a message: no sender may nominate them (RFC 9110 §7.6.1), and who does wants
 /// the next hop to read another message than we do.
 const FOR_ALL: [HeaderName; 14] = [

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::body::TimeoutBody;
-use crate::deadline::{Deadline, Phase, TimedOut, Timer};
+use super::call::{Call, Ended, Launch, ToCall};
+use super::clock::Clock;
+use crate::deadline::Deadline;
 use crate::error::{BoxError, BuildError};
-
-/// Fails calls that take too long with [`TimedOut`]: see the [module docs](super).
+/// Fails calls that take too long with [`TimedOut`](crate::deadline::TimedOut): see the [module docs](super).
 #[derive(Debug, Clone, Copy)]
 pub struct ClientTimeoutLayer {
     limit: Duration,
@@ -66,8 +66,8 @@ impl<S> Layer<S> for ClientTimeoutLayer {
 ///
 /// # Errors
 ///
-/// [`TimedOut`], else those of the inner service. A body that runs over ends with [`TimedOut`], too. A call that comes when
-/// the deadline that this layer enforces has passed never reaches the inner service.
+/// [`TimedOut`](crate::deadline::TimedOut), else those of the inner service. A body that runs over ends with it, too. A
+/// call that comes when the deadline that this layer enforces has passed never reaches the inner service.
 ///
 /// # Panics
 ///
@@ -112,79 +112,32 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         let inherited = request.extensions().get::<Deadline>().copied();
         let clock = Clock::start(self.limit, inherited);
-        if let Some(deadline) = clock.enforces() {
-            request.extensions_mut().insert(deadline.enforced());
-        }
         ClientTimeoutFuture {
-            state: State::Ready {
-                service: self.inner.clone(),
-                request: Some(request),
-            },
-            clock: Some(clock),
+            call: Call::new(self.inner.clone(), request, Plain, clock),
         }
     }
 }
 
-/// One call's time: how long it has, and the timer.
-#[derive(Debug)]
-pub(super) struct Clock {
-    timer: Timer,
-    /// The layer's own deadline, whoever enforces another.
-    own: Deadline,
-    started: Instant,
-}
+/// Calls the service and says what is enforced.
+struct Plain;
 
-impl Clock {
-    fn start(limit: Duration, inherited: Option<Deadline>) -> Self {
-        let own = Deadline::after(limit);
-        let deadline = Deadline::to_arm(own, inherited).unwrap_or(Deadline::NEVER);
-        Self {
-            timer: Timer::new(deadline),
-            own,
-            started: Instant::now(),
+impl<S, B> Launch<S, Request<B>> for Plain
+where
+    S: Service<Request<B>>,
+{
+    type Output = S::Response;
+    type Work = S::Future;
+
+    fn launch(&mut self, start: &mut ToCall<S, Request<B>>, clock: &mut Clock) -> S::Future {
+        if let Some(deadline) = clock.enforces() {
+            deadline
+                .enforced()
+                .announce(start.request_mut().extensions_mut());
         }
-    }
-
-    /// The deadline, unless it never comes.
-    fn enforces(&self) -> Option<Deadline> {
-        let deadline = self.timer.deadline();
-        deadline.instant().map(|_| deadline)
-    }
-
-    /// The head is here. Whoever enforces the deadline outside may have been waiting for just that: if this layer has left
-    /// it to them so far, its own limit holds for the body.
-    fn for_body(self) -> Self {
-        match self.enforces() {
-            Some(_) => self,
-            None => Self {
-                timer: Timer::new(self.own),
-                ..self
-            },
-        }
-    }
-
-    fn has_passed(&self) -> bool {
-        self.timer.deadline().has_passed()
-    }
-
-    pub(super) fn is_overdue(&self) -> bool {
-        self.timer.deadline().is_overdue()
-    }
-
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.timer.poll(cx)
-    }
-
-    pub(super) fn timed_out(&self, phase: Phase) -> TimedOut {
-        let elapsed = self.started.elapsed();
-        let deadline = self.timer.deadline().instant();
-        let limit = deadline.map_or(elapsed, |at| {
-            at.saturating_duration_since(self.started.into_std())
-        });
-        TimedOut::new(phase, elapsed, limit)
+        start.call()
     }
 }
 
@@ -195,17 +148,7 @@ pin_project! {
         S: Service<Req>,
     {
         #[pin]
-        state: State<S, Req, S::Future>,
-        clock: Option<Clock>,
-    }
-}
-
-pin_project! {
-    #[project = StateProj]
-    enum State<S, Req, F> {
-        Ready { service: S, request: Option<Req> },
-        Called { #[pin] future: F },
-        Done,
+        call: Call<S, Req, Plain, S::Future>,
     }
 }
 
@@ -217,44 +160,18 @@ where
     type Output = Result<Response<TimeoutBody<ResBody>>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let clock = this.clock.as_mut().expect("polled after it had finished");
-        let result = loop {
-            let (polled, phase) = match this.state.as_mut().project() {
-                // ## Ready => (Called | Done)
-                //
-                // Waiting for readiness is part of the call's time. A call that comes too late is not made.
-                StateProj::Ready { service, request } => match service.poll_ready(cx) {
-                    Poll::Ready(Ok(())) if clock.has_passed() => {
-                        break Err(clock.timed_out(Phase::Readiness).into());
-                    }
-                    Poll::Ready(Ok(())) => {
-                        let request = request.take().expect("called once");
-                        let future = service.call(request);
-                        this.state.set(State::Called { future });
-                        continue;
-                    }
-                    Poll::Ready(Err(error)) => (Poll::Ready(Err(error)), Phase::Readiness),
-                    Poll::Pending => (Poll::Pending, Phase::Readiness),
-                },
-                // ## Called => Done
-                //
-                // At a tie, finished work wins: the timer is looked at only if the call has nothing.
-                StateProj::Called { future } => (future.poll(cx), Phase::Head),
-                StateProj::Done => unreachable!("the clock has been taken"),
-            };
-            if let Poll::Ready(result) = polled {
-                break result.map_err(Into::into);
-            }
-            ready!(clock.poll(cx));
-            break Err(clock.timed_out(phase).into());
-        };
+        let mut call = self.project().call;
+        let ended = ready!(call.as_mut().poll(cx));
+        let clock = call.clock();
         // The inner call goes before its end is told.
-        this.state.set(State::Done);
-        let clock = this.clock.take().expect("present above");
-        Poll::Ready(
-            result.map(|response| response.map(|body| TimeoutBody::new(body, clock.for_body()))),
-        )
+        call.finish();
+        Poll::Ready(match ended {
+            Ended::Finished(Ok(response)) => {
+                Ok(response.map(|body| TimeoutBody::new(body, clock.for_body(), Duration::MAX)))
+            }
+            Ended::Finished(Err(error)) => Err(error.into()),
+            Ended::Late(timed_out) => Err(timed_out.into()),
+        })
     }
 }
 

@@ -1,6 +1,4 @@
-//! What a client's timeout promises: one absolute deadline over readiness, head and body, and a typed error at it.
-
-mod support;
+//! The error flavour: one absolute deadline over readiness, head and body, and a typed error at it.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -20,20 +18,11 @@ use watershed::deadline::{Deadline, Phase, TimedOut};
 use watershed::error::{BoxError, cause_ref};
 use watershed::timeout::{ClientTimeout, ClientTimeoutLayer, TimeoutBody};
 
-use support::{FedBody, Feed, Hand, MS};
+use crate::support::{FedBody, Feed, Hand, MS};
+use crate::{request, with_deadline};
 
 fn limited<S>(limit: Duration, service: S) -> ClientTimeout<S> {
     ClientTimeoutLayer::new(limit).layer(service)
-}
-
-fn request() -> Request<()> {
-    Request::new(())
-}
-
-fn with_deadline(deadline: Deadline) -> Request<()> {
-    let mut request = request();
-    request.extensions_mut().insert(deadline);
-    request
 }
 
 fn empty() -> Response<Empty<Bytes>> {
@@ -745,6 +734,7 @@ mod limits {
             (Phase::Readiness, "readiness"),
             (Phase::Head, "the response head"),
             (Phase::Body, "the response body"),
+            (Phase::Idle, "the next frame of the response body"),
         ] {
             let error = TimedOut::new(phase, 7 * MS, 5 * MS);
             let expected = format!("timed out after 7ms of 5ms, waiting for {text}");

@@ -17,14 +17,27 @@
 //! assert!(effective.remaining() <= Duration::from_secs(2));
 //! assert!(effective.is_enforced());
 //! ```
+//!
+//! # Over the wire
+//!
+//! [`DeadlineLayer`] reads what a caller says, [`EmitDeadlineLayer`] tells a backend what is left of it: as
+//! `grpc-timeout`, or in milliseconds in a field of your choice. Neither enforces anything: that is for a
+//! [`TimeoutLayer`](crate::timeout::TimeoutLayer) or a merge.
+
+mod announce;
+mod emit;
+mod form;
+mod timer;
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep};
+use http::Extensions;
+use tokio::time::Instant;
+
+pub use announce::{DeadlineLayer, DeadlineService};
+pub use emit::{EmitDeadline, EmitDeadlineLayer};
+pub(crate) use timer::{InlineTimer, Timer};
 
 /// The instant by which a request has to be answered, as an extension of the request.
 ///
@@ -46,10 +59,7 @@ impl Deadline {
     /// `duration` from now, announced. A duration that the clock can't represent never comes.
     #[must_use]
     pub fn after(duration: Duration) -> Self {
-        Self {
-            at: Instant::now().checked_add(duration),
-            enforced: false,
-        }
+        Self::after_at(duration, Instant::now())
     }
 
     /// At `instant`, announced.
@@ -80,6 +90,14 @@ impl Deadline {
     #[must_use]
     pub fn has_passed(&self) -> bool {
         self.has_passed_at(Instant::now())
+    }
+
+    /// `duration` from `now`, announced.
+    pub(crate) fn after_at(duration: Duration, now: Instant) -> Self {
+        Self {
+            at: now.checked_add(duration),
+            enforced: false,
+        }
     }
 
     pub(crate) fn has_passed_at(&self, now: Instant) -> bool {
@@ -118,10 +136,28 @@ impl Deadline {
         }
     }
 
+    /// The same instant, without the mark: for work that is handed to somebody whom the timer outside does not reach, such
+    /// as a task of a [`Background`](crate::background::Background).
+    #[must_use]
+    pub fn announced(self) -> Self {
+        Self {
+            enforced: false,
+            ..self
+        }
+    }
+
     /// Whether a layer outside has armed a timer for this instant.
     #[must_use]
     pub fn is_enforced(&self) -> bool {
         self.enforced
+    }
+
+    /// Leaves it in a request, in the place of one that is there.
+    pub(crate) fn announce(self, extensions: &mut Extensions) {
+        match extensions.get_mut::<Self>() {
+            Some(place) => *place = self,
+            None => drop(extensions.insert(self)),
+        }
     }
 
     /// What a layer with a limit of its own arms, given what it inherited: the earlier of the two, or nothing if a layer
@@ -146,6 +182,8 @@ pub enum Phase {
     Head,
     /// The body had not ended.
     Body,
+    /// The next frame of the body had not come: an idle limit.
+    Idle,
 }
 
 impl fmt::Display for Phase {
@@ -154,6 +192,7 @@ impl fmt::Display for Phase {
             Self::Readiness => "readiness",
             Self::Head => "the response head",
             Self::Body => "the response body",
+            Self::Idle => "the next frame of the response body",
         })
     }
 }
@@ -165,9 +204,9 @@ impl fmt::Display for Phase {
 pub struct TimedOut {
     /// What the call was waiting for.
     pub phase: Phase,
-    /// The time since the call began.
+    /// The time since the call began; in [`Phase::Idle`], since the wait for the frame began.
     pub elapsed: Duration,
-    /// The time that the call had.
+    /// The time that the call had; in [`Phase::Idle`], the frame.
     pub limit: Duration,
 }
 
@@ -180,41 +219,6 @@ impl TimedOut {
             elapsed,
             limit,
         }
-    }
-}
-
-/// A timer that is armed when it is first polled, and decides by the clock and not by its own wake-up (DESIGN rule 6).
-#[derive(Debug)]
-pub(crate) struct Timer {
-    deadline: Deadline,
-    /// Boxed: most calls never arm it.
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
-impl Timer {
-    pub(crate) fn new(deadline: Deadline) -> Self {
-        Self {
-            deadline,
-            sleep: None,
-        }
-    }
-
-    pub(crate) fn deadline(&self) -> Deadline {
-        self.deadline
-    }
-
-    /// Ready once the deadline has passed. Poll what it guards first: at a tie, finished work wins.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(at) = self.deadline.at else {
-            return Poll::Pending;
-        };
-        if Instant::now() >= at {
-            return Poll::Ready(());
-        }
-        self.sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)))
-            .as_mut()
-            .poll(cx)
     }
 }
 

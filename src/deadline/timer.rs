@@ -1,0 +1,89 @@
+//! Timers that are armed when they are first polled, and decide by the clock and not by their own wake-up (DESIGN rule 6).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep};
+
+use super::Deadline;
+
+/// A timer that can be moved, and is small until it is armed.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    deadline: Deadline,
+    /// Boxed: most calls never arm it.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timer {
+    pub(crate) fn new(deadline: Deadline) -> Self {
+        Self {
+            deadline,
+            sleep: None,
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    /// Ready once the deadline has passed. Poll what it guards first: at a tie, finished work wins.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(at) = self.deadline.at else {
+            return Poll::Pending;
+        };
+        if Instant::now() >= at {
+            return Poll::Ready(());
+        }
+        self.sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)))
+            .as_mut()
+            .poll(cx)
+    }
+}
+
+pin_project! {
+    /// A timer without an allocation: for a future that is pinned anyway and armed on most calls.
+    #[derive(Debug)]
+    pub(crate) struct InlineTimer {
+        deadline: Deadline,
+        #[pin]
+        sleep: Option<Sleep>,
+    }
+}
+
+impl InlineTimer {
+    pub(crate) fn new(deadline: Deadline) -> Self {
+        Self {
+            deadline,
+            sleep: None,
+        }
+    }
+
+    /// Another deadline, from the next poll on.
+    pub(crate) fn reset(self: Pin<&mut Self>, deadline: Deadline) {
+        let mut this = self.project();
+        if *this.deadline != deadline {
+            *this.deadline = deadline;
+            this.sleep.set(None);
+        }
+    }
+
+    /// As [`Timer::poll`].
+    pub(crate) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let Some(at) = this.deadline.at else {
+            return Poll::Pending;
+        };
+        if Instant::now() >= at {
+            return Poll::Ready(());
+        }
+        if this.sleep.is_none() {
+            this.sleep.set(Some(tokio::time::sleep_until(at)));
+        }
+        let sleep = this.sleep.as_pin_mut().expect("set above");
+        sleep.poll(cx)
+    }
+}

@@ -1,0 +1,195 @@
+//! The answering flavour: the future, in which it is decided who answers.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use super::answer::Asked;
+use super::body::TimeoutBody;
+use super::call::{Call, Ended, Launch};
+use super::core::{Core, Sealed, Write, apply};
+use super::layer::{Policy, Scope};
+use super::service::Prepare;
+use crate::body::ResponseBody;
+use crate::error::Problem;
+
+pin_project! {
+    /// The future of [`Timeout`](super::Timeout).
+    pub struct TimeoutFuture<S, Req>
+    where
+        S: Service<Req>,
+    {
+        #[pin]
+        inner: Answering<S, Req, Prepare, S::Future>,
+    }
+}
+
+impl<S, Req> TimeoutFuture<S, Req>
+where
+    S: Service<Req>,
+{
+    pub(super) fn new(inner: Answering<S, Req, Prepare, S::Future>) -> Self {
+        Self { inner }
+    }
+}
+
+impl<S, B, ResBody> Future for TimeoutFuture<S, Request<B>>
+where
+    S: Service<Request<B>, Response = Response<ResBody>>,
+{
+    type Output = Answered<ResBody, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().inner.poll(cx)
+    }
+}
+
+impl<S, Req> fmt::Debug for TimeoutFuture<S, Req>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TimeoutFuture").finish_non_exhaustive()
+    }
+}
+
+/// What the caller gets.
+pub(super) type Answered<B, E> = Result<Response<ResponseBody<TimeoutBody<B>>>, E>;
+
+pin_project! {
+    /// A call, and the one place where its end is decided.
+    pub(super) struct Answering<S, Req, L, W> {
+        // Goes before the call: a handler that is dropped with its caller finds its header fields sealed.
+        seal: Seal,
+        #[pin]
+        call: Call<S, Req, L, W>,
+        policy: Arc<Policy>,
+        asked: Asked,
+    }
+}
+
+impl<S, Req, L> Answering<S, Req, L, L::Work>
+where
+    S: Service<Req>,
+    L: Launch<S, Req>,
+{
+    pub(super) fn new(
+        call: Call<S, Req, L, L::Work>,
+        core: Option<Arc<Core>>,
+        policy: Arc<Policy>,
+        asked: Asked,
+    ) -> Self {
+        Self {
+            seal: Seal { core },
+            call,
+            policy,
+            asked,
+        }
+    }
+
+    /// ## Open => (Committed | Failed | Deadline | Cancelled | Panicked)
+    ///
+    /// One of them, and then there is the one answer. Work that is finished is dropped before the seal, so that what it
+    /// says as it goes is still heard; work that is late after it, and before the answer is returned.
+    pub(super) fn poll<ResBody>(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Answered<ResBody, S::Error>>
+    where
+        L::Output: Into<Option<Response<ResBody>>>,
+    {
+        let mut this = self.project();
+        let unwinding = Unwinding(this.seal);
+        let polled = this.call.as_mut().poll(cx);
+        if let Poll::Ready(Ended::Finished(_)) = polled {
+            this.call.as_mut().finish();
+        }
+        std::mem::forget(unwinding);
+        Poll::Ready(match ready!(polled) {
+            Ended::Finished(Ok(output)) => match output.into() {
+                Some(mut response) => {
+                    let staged = this.seal.seal(Sealed::Committed);
+                    if !staged.is_empty() {
+                        apply(staged, response.headers_mut());
+                    }
+                    let clock = this.call.clock();
+                    let upgrades = this.asked.upgrades(response.status());
+                    Ok(response.map(|body| {
+                        ResponseBody::inner(match this.policy.scope {
+                            // No timer touches a connection that is not HTTP any more.
+                            _ if upgrades => TimeoutBody::unlimited(body),
+                            Scope::Head => {
+                                TimeoutBody::new(body, clock.stopped(), this.policy.idle)
+                            }
+                            Scope::HeadAndBody => {
+                                TimeoutBody::new(body, clock.for_body(), this.policy.idle)
+                            }
+                        })
+                    }))
+                }
+                None => {
+                    this.seal.seal(Sealed::Cancelled);
+                    Ok(given_up().map(ResponseBody::own))
+                }
+            },
+            Ended::Finished(Err(error)) => {
+                this.seal.seal(Sealed::Failed);
+                Err(error)
+            }
+            Ended::Late(timed_out) => {
+                let pinned = this.seal.seal(Sealed::Deadline);
+                // Late work that panics as it goes must not take the answer along.
+                let call = AssertUnwindSafe(|| this.call.finish());
+                let _ = catch_unwind(call);
+                let answer = this.policy.answer.make(&timed_out, pinned, *this.asked);
+                if let Some(hook) = &this.policy.on_timeout {
+                    let _ = catch_unwind(AssertUnwindSafe(|| hook(&timed_out)));
+                }
+                Ok(answer.map(ResponseBody::own))
+            }
+        })
+    }
+}
+
+/// The answer if the work was aborted while somebody still waited for it: at shutdown.
+fn given_up() -> Response<Bytes> {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE)
+        .detail("the work was given up")
+        .into_response()
+}
+
+/// The call's end of its header fields, if these are shared: until it is sealed, dropping it cancels.
+struct Seal {
+    core: Option<Arc<Core>>,
+}
+
+impl Seal {
+    /// What belongs on the answer.
+    fn seal(&mut self, how: Sealed) -> Vec<Write> {
+        let core = self.core.take();
+        core.and_then(|core| core.seal(how)).unwrap_or_default()
+    }
+}
+
+impl Drop for Seal {
+    fn drop(&mut self) {
+        self.seal(Sealed::Cancelled);
+    }
+}
+
+/// Dropped only while a panic of the inner service unwinds; that goes on to the caller as it is.
+struct Unwinding<'a>(&'a mut Seal);
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        self.0.seal(Sealed::Panicked);
+    }
+}

@@ -1,0 +1,146 @@
+//! Work in a task of its own, and who gets what comes of it: its caller, or the hook.
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::Response;
+use pin_project_lite::pin_project;
+use tokio::sync::oneshot;
+
+use crate::background::Permit;
+
+/// How work ended that nobody waited for any more.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Late<B, E> {
+    /// It has a response, whose body is dropped with this value.
+    Response(Response<B>),
+    /// It has failed.
+    Error(E),
+    /// It has panicked, with this payload.
+    Panicked(Box<dyn Any + Send>),
+}
+
+pub(super) type OnLate<B, E> = dyn Fn(Late<B, E>) + Send + Sync;
+
+type Finished<B, E> = std::thread::Result<Result<Response<B>, E>>;
+
+/// Runs `work` to its end and drops it. Its panic is a value.
+async fn contain<W: Future>(work: W) -> std::thread::Result<W::Output> {
+    let mut work = pin!(Some(work));
+    poll_fn(|cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            let running = work
+                .as_mut()
+                .as_pin_mut()
+                .expect("polled until it is ready");
+            let polled = running.poll(cx);
+            if polled.is_ready() {
+                work.set(None);
+            }
+            polled
+        }));
+        match polled {
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    })
+    .await
+}
+
+fn hand_over<B, E>(on_late: &OnLate<B, E>, finished: Finished<B, E>) {
+    let late = match finished {
+        Ok(Ok(response)) => Late::Response(response),
+        Ok(Err(error)) => Late::Error(error),
+        Err(panic) => Late::Panicked(panic),
+    };
+    let _ = catch_unwind(AssertUnwindSafe(|| on_late(late)));
+}
+
+pin_project! {
+    /// The inner call, where it runs.
+    #[project = WorkProj]
+    pub(super) enum Work<F, B, E> {
+        Attached { #[pin] future: F },
+        Task { task: Task<B, E> },
+    }
+}
+
+/// The caller's end of a task.
+pub(super) struct Task<B, E> {
+    receiver: oneshot::Receiver<Finished<B, E>>,
+    is_new: bool,
+    on_late: Arc<OnLate<B, E>>,
+}
+
+impl<F, B, E> Future for Work<F, B, E>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Option<Response<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            WorkProj::Attached { future } => future.poll(cx).map_ok(Some),
+            WorkProj::Task { task } => task.poll(cx),
+        }
+    }
+}
+
+impl<B, E> Task<B, E>
+where
+    B: Send + 'static,
+    E: Send + 'static,
+{
+    pub(super) fn start(
+        permit: Permit,
+        work: impl Future<Output = Result<Response<B>, E>> + Send + 'static,
+        on_late: &Arc<OnLate<B, E>>,
+    ) -> Self {
+        let (sender, receiver) = oneshot::channel();
+        let hook = Arc::clone(on_late);
+        permit.spawn(async move {
+            if let Err(late) = sender.send(contain(work).await) {
+                hand_over(&*hook, late);
+            }
+        });
+        Self {
+            receiver,
+            is_new: true,
+            on_late: Arc::clone(on_late),
+        }
+    }
+}
+
+impl<B, E> Task<B, E> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Response<B>>, E>> {
+        match Pin::new(&mut self.receiver).poll(cx) {
+            Poll::Ready(Ok(Ok(result))) => Poll::Ready(result.map(Some)),
+            // It was in time, so it is the caller's.
+            Poll::Ready(Ok(Err(panic))) => resume_unwind(panic),
+            Poll::Ready(Err(_)) => Poll::Ready(Ok(None)),
+            Poll::Pending => {
+                if std::mem::take(&mut self.is_new) {
+                    // The new task waits for this thread, and may never give it back; the timer needs one, too. To be woken
+                    // here is to be put into the queue that other threads take from, so that one of them is up for it.
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<B, E> Drop for Task<B, E> {
+    /// Nobody waits any more. What was sent by now and not received is late as well.
+    fn drop(&mut self) {
+        self.receiver.close();
+        if let Ok(finished) = self.receiver.try_recv() {
+            hand_over(&*self.on_late, finished);
+        }
+    }
+}
