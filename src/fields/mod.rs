@@ -107,58 +107,63 @@ pub(crate) fn tokens<'a>(
 /// pretend to be somebody else. CGI and its like take `_` for `-`, and some of them every other character as well.
 pub(crate) fn is_claim(name: &HeaderName) -> bool {
     let name = name.as_str();
-    if !name.starts_with(['c', 'd', 'f', 'p', 't', 'w', 'x']) {
-        return false;
-    }
-    if is_plain(name) {
+    if name.bytes().all(|byte| plain(byte) == byte) {
         return is_plain_claim(name);
     }
-    let is_plain = |c: char| c.is_ascii_alphanumeric();
-    is_plain_claim(&name.replace(|c| !is_plain(c), "-"))
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    is_plain_claim(&name.chars().map(plain).collect::<String>())
 }
 
-/// Whether nobody takes a name for another one.
-pub(crate) fn is_plain(name: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    name.bytes().all(is_plain)
+/// Whether somebody may take one name for the other.
+pub(crate) fn looks_like(one: &HeaderName, other: &HeaderName) -> bool {
+    let [one, other] = [one, other].map(|name| name.as_str().bytes().map(plain));
+    one.eq(other)
+}
+
+fn plain(byte: u8) -> u8 {
+    if byte.is_ascii_alphanumeric() {
+        byte
+    } else {
+        b'-'
+    }
 }
 
 fn is_plain_claim(name: &str) -> bool {
     const PREFIXES: [&str; 2] = ["x-forwarded-", "x-original-"];
+    // As vendors name theirs: `ali-cdn-real-ip`, `x-nf-client-connection-ip`, `x-vercel-forwarded-for`.
+    const SUFFIXES: [&str; 5] = [
+        "client-ip",
+        "connecting-ip",
+        "connection-ip",
+        "forwarded-for",
+        "real-ip",
+    ];
     matches!(
         name,
-        "cf-connecting-ip"
+        "cdn-src-ip"
             | "cf-connecting-ipv6"
             | "cf-pseudo-ipv4"
-            | "client-ip"
             | "cloudfront-viewer-address"
-            | "do-connecting-ip"
-            | "fastly-client-ip"
-            | "fly-client-ip"
             | "forwarded"
-            | "forwarded-for"
             | "front-end-https"
-            | "proxy-client-ip"
-            | "true-client-ip"
-            | "wl-proxy-client-ip"
+            | "remote-addr"
             | "x-appengine-user-ip"
             | "x-azure-clientip"
             | "x-azure-socketip"
-            | "x-client-ip"
-            | "x-cluster-client-ip"
             | "x-envoy-external-address"
             | "x-envoy-internal"
             | "x-forwarded"
             | "x-host"
             | "x-originating-ip"
-            | "x-real-ip"
+            | "x-proxyuser-ip"
+            | "x-real-port"
             | "x-remote-addr"
             | "x-remote-ip"
             | "x-rewrite-url"
             | "x-scheme"
-            | "x-true-client-ip"
             | "x-url-scheme"
     ) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
 
 /// The most fields in the head of a response that is passed on, and the most bytes of their names and values.

@@ -7,7 +7,7 @@ use http::header::{FORWARDED, HeaderName, HeaderValue};
 use http::{HeaderMap, header};
 
 use super::TrustedHops;
-use crate::fields::{is_claim, tokens};
+use crate::fields::{is_claim, looks_like, tokens};
 use crate::params::Peer;
 
 const X_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -100,7 +100,7 @@ pub(super) fn rewrite(
     host: Option<&HeaderValue>,
 ) {
     let Some(peer) = peer.filter(|_| style != ForwardedStyle::Omit) else {
-        drop_claims(headers, |name| protected.contains(name));
+        drop_claims(headers, trusted, |name| protected.contains(name));
         return;
     };
     let addr = peer.addr().ip().to_canonical();
@@ -123,7 +123,7 @@ pub(super) fn rewrite(
         let nth = hops.len().max(1);
         let first = hops.first_mut().unwrap_or(&mut own);
         let said = |name: HeaderName| nth_from_right(headers, &name, nth);
-        if trusted.writes(&X_HOST) {
+        if trusted.written().contains(&X_HOST) {
             let host = said(X_HOST).filter(|host| is_host(host.as_bytes()));
             first.host = host.or(first.host.take());
         }
@@ -131,8 +131,8 @@ pub(super) fn rewrite(
     }
     hops.push(own);
 
-    drop_claims(headers, |name| {
-        protected.contains(name) || (believes_peer && trusted.writes(name))
+    drop_claims(headers, trusted, |name| {
+        protected.contains(name) || (believes_peer && trusted.written().contains(name))
     });
     for name in [X_FOR, X_HOST, X_PROTO, FORWARDED] {
         headers.remove(name);
@@ -155,14 +155,22 @@ pub(super) fn rewrite(
 }
 
 /// What was not written by a proxy of ours goes.
-fn drop_claims(headers: &mut HeaderMap, is_kept: impl Fn(&HeaderName) -> bool) {
+fn drop_claims(
+    headers: &mut HeaderMap,
+    trusted: &TrustedHops,
+    is_kept: impl Fn(&HeaderName) -> bool,
+) {
     // Those that nearly every request of a proxy has, without a list of them.
     for name in [X_FOR, X_HOST, X_PROTO, FORWARDED] {
         if !is_kept(&name) {
             headers.remove(name);
         }
     }
-    let goes = |name: &&HeaderName| is_claim(name) && !is_kept(name);
+    let is_theirs = |name: &HeaderName| {
+        let mut written = trusted.written().iter();
+        written.any(|known| looks_like(known, name))
+    };
+    let goes = |name: &&HeaderName| (is_claim(name) || is_theirs(name)) && !is_kept(name);
     let claims: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
     for name in claims {
         headers.remove(name);

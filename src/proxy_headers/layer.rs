@@ -26,6 +26,8 @@ pub(super) struct Config {
     pub(super) style: ForwardedStyle,
     pub(super) peer_from: Option<PeerFrom>,
     pub(super) protected: Vec<HeaderName>,
+    /// What no `Connection` line takes away: these, and what trusted proxies write.
+    pub(super) unnamable: Vec<HeaderName>,
     /// In lower case.
     pub(super) upgrades: Vec<Box<str>>,
     pub(super) forwards_connect: bool,
@@ -70,6 +72,7 @@ impl ProxyHeadersLayer {
                 style: ForwardedStyle::XForwarded,
                 peer_from: None,
                 protected: Vec::new(),
+                unnamable: Vec::new(),
                 upgrades: Vec::new(),
                 forwards_connect: false,
                 forwards_options: false,
@@ -131,8 +134,8 @@ impl ProxyHeadersLayer {
         self
     }
 
-    /// Lets a request of HTTP/1.1 change to this protocol, such as `websocket`. The server then has to connect the two ends.
-    /// Default: none; `Upgrade` goes no further.
+    /// Lets a request of HTTP/1.1 without content change to this protocol, such as `websocket`. The server then has to
+    /// connect the two ends. Default: none; `Upgrade` goes no further.
     ///
     /// What follows is between the two ends. `h2c` would be a way around everything that this proxy checks.
     ///
@@ -160,7 +163,8 @@ impl ProxyHeadersLayer {
         Ok(self)
     }
 
-    /// Passes `CONNECT` on. Default: 501.
+    /// Passes `CONNECT` on. Default: 501. It is the one request whose target stays what the client has said, authority and
+    /// all: whether to go there is for the service inside to decide.
     #[must_use]
     pub fn forward_connect(mut self) -> Self {
         self.config.forwards_connect = true;
@@ -226,7 +230,10 @@ impl<S> Layer<S> for ProxyHeadersLayer {
     type Service = ProxyHeaders<S>;
 
     fn layer(&self, inner: S) -> ProxyHeaders<S> {
-        ProxyHeaders::new(inner, Arc::new(self.config.clone()))
+        let mut config = self.config.clone();
+        config.unnamable = config.protected.clone();
+        config.unnamable.extend_from_slice(config.trusted.written());
+        ProxyHeaders::new(inner, Arc::new(config))
     }
 }
 

@@ -49,8 +49,8 @@
 //! * The request has one `Host`, which is its authority: the one in the target, if there is one there (RFC 9112 §3.2). The
 //!   target keeps the path and the query only, so that nothing inside sends it where the client says.
 //! * A cookie that HTTP/2 has cut into several fields is one again (RFC 9113 §8.2.3).
-//! * What the request claims of its way here goes, under all the names in use, but for what a [trusted](TrustedHops) proxy
-//!   has written; then the peer is added, in the [style](ForwardedStyle) of your choice.
+//! * What the request claims of its way here goes, under the names that servers read, but for what a [trusted](TrustedHops)
+//!   proxy has written; then the peer is added, in the [style](ForwardedStyle) of your choice.
 //! * `Max-Forwards` is counted down for `OPTIONS` and `TRACE` (RFC 9110 §7.6.2).
 //! * Trailers lose what no trailer may say (RFC 9110 §6.5.1), and are never merged into the head.
 //!

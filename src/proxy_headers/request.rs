@@ -53,8 +53,8 @@ const fn bad_request(detail: &'static str) -> Refusal {
 pub(super) struct Exchange {
     /// The protocols that the request asks to change to.
     pub(super) upgrade: Option<HeaderValue>,
-    /// Whether it could have asked for one: HTTP/1.0 has none, and a stream of HTTP/2 can't become another protocol
-    /// (RFC 9113 §8.6).
+    /// Whether it could have asked for one: it has no content; HTTP/1.0 has none, and a stream of HTTP/2 can't become
+    /// another protocol (RFC 9113 §8.6).
     pub(super) may_upgrade: bool,
 }
 
@@ -86,11 +86,12 @@ pub(super) fn admit(
 
     let headers = &mut parts.headers;
     let trailers = wants_trailers(headers);
-    let may_upgrade = parts.version == Version::HTTP_11;
+    // Not in the middle of a message (RFC 9110 §7.8): the rest of it would be the new protocol's.
+    let may_upgrade = parts.version == Version::HTTP_11 && !has_content;
     let upgrade = may_upgrade
         .then(|| upgrade(headers, &config.upgrades))
         .flatten();
-    strip_hop_by_hop(headers, &config.protected);
+    strip_hop_by_hop(headers, &config.unnamable);
     if parts.version >= Version::HTTP_2 {
         put_cookie_together(headers);
     }

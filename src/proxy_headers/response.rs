@@ -37,7 +37,7 @@ pub(super) fn pass_back(
     let required = (exchange.may_upgrade && head.status == StatusCode::UPGRADE_REQUIRED)
         .then(|| allowed_protocols(&head.headers, &config.upgrades))
         .flatten();
-    strip_hop_by_hop(&mut head.headers, &config.protected);
+    strip_hop_by_hop(&mut head.headers, &config.unnamable);
     if let Some(protocols) = upgrade.or(required) {
         put_upgrade(&mut head.headers, protocols);
     }

@@ -47,7 +47,8 @@ impl TrustedHops {
     }
 
     /// The last `count` proxies before this one, the peer of the connection among them; 64 at the most. Right if every
-    /// request passes exactly so many: who can reach this proxy past them can pretend to be anybody.
+    /// request passes exactly so many: who can reach this proxy past them can pretend to be anybody. Each of them has to
+    /// append to `X-Forwarded-For`, and to append to `X-Forwarded-Proto` or to overwrite it.
     #[must_use]
     pub fn last(count: usize) -> Self {
         Self {
@@ -96,10 +97,12 @@ impl TrustedHops {
         self
     }
 
-    /// Further fields that they write, such as `X-Forwarded-Host` or `X-Forwarded-Port`, and that are believed as well.
+    /// Further fields that they write, such as `X-Forwarded-Host` or `X-Client-Cert`: believed as well, and dropped if somebody
+    /// else has sent them, also under a name that only looks like theirs.
     ///
     /// Most load balancers write `X-Forwarded-For` and `-Proto` and hand on any other field of that family as the client has
-    /// sent it, so these are dropped by default. Name one only if every one of the proxies overwrites it.
+    /// sent it, so these are dropped by default. Name one only if every one of the proxies overwrites it. With
+    /// [`ForwardedStyle::Omit`](super::ForwardedStyle::Omit) none is handed on.
     #[must_use]
     pub fn writing(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         let known = self.also.iter().cloned();
@@ -107,8 +110,9 @@ impl TrustedHops {
         self
     }
 
-    pub(super) fn writes(&self, name: &HeaderName) -> bool {
-        self.also.contains(name)
+    /// The fields that they write besides.
+    pub(super) fn written(&self) -> &[HeaderName] {
+        &self.also
     }
 
     pub(super) fn reads_forwarded(&self) -> bool {
@@ -173,7 +177,17 @@ impl Network {
             Some(_) => return None,
             None => all,
         };
-        (bits <= all).then_some(Self { addr, bits })
+        if bits > all {
+            return None;
+        }
+        // As the addresses are that it is held against.
+        match (addr, addr.to_canonical()) {
+            (IpAddr::V6(_), IpAddr::V4(addr)) if bits >= 96 => Some(Self {
+                addr: addr.into(),
+                bits: bits - 96,
+            }),
+            _ => Some(Self { addr, bits }),
+        }
     }
 
     fn holds(&self, addr: IpAddr) -> bool {
@@ -213,6 +227,7 @@ mod tests {
             ("::/0", &["::1", "ffff::"], &["10.0.0.1"]),
             ("2001:db8::/33", &["2001:db8:7fff::"], &["2001:db8:8000::"]),
             ("::1", &["::1"], &["::2", "127.0.0.1"]),
+            ("::ffff:10.0.0.0/104", &["10.1.2.3"], &["11.0.0.0", "::1"]),
         ] {
             let network = Network::parse(network).expect("a network");
             for addr in inside {

@@ -110,6 +110,15 @@ fn a_claim_goes_under_every_name_in_use() {
         "x-scheme",
         "x-true-client-ip",
         "x-url-scheme",
+        "ali-cdn-real-ip",
+        "cdn-src-ip",
+        "incap-client-ip",
+        "remote-addr",
+        "x-http-forwarded-for",
+        "x-nf-client-connection-ip",
+        "x-proxyuser-ip",
+        "x-real-port",
+        "x-vercel-forwarded-for",
         // To CGI, WSGI and their like these are the same; to some, so is every other character.
         "x_forwarded_for",
         "x_forwarded-for",
@@ -138,7 +147,7 @@ fn a_claim_goes_under_every_name_in_use() {
         "x-forward-for",
         "x-realm",
         "x-hosted",
-        "my-x-real-ip",
+        "x-real-ipsum",
         "forwarding",
     ] {
         let head = passed(&layer(), get(&[(name, "1")]));
@@ -681,6 +690,37 @@ fn of_a_trusted_proxy_only_what_it_writes_is_believed() {
     assert_eq!(line(&head.headers, "x-real-ip"), Some("6.6.6.6"));
     assert!(!head.headers.contains_key("x-forwarded-prefix"));
     assert!(!head.headers.contains_key("x-forwarded-user"));
+    // Of any name: it is dropped if a stranger has sent it, or somebody has who writes it in another way; and can't be
+    // named away.
+    let verified = HeaderName::from_static("x-ssl-client-verify");
+    let front = TrustedHops::networks(["10.0.0.0/8"]).writing([verified]);
+    for (from, fields, told) in [
+        (
+            "10.0.0.1:1",
+            &[("x-ssl-client-verify", "SUCCESS")][..],
+            true,
+        ),
+        (
+            "203.0.113.1:1",
+            &[("x-ssl-client-verify", "SUCCESS")],
+            false,
+        ),
+        (
+            "10.0.0.1:1",
+            &[
+                ("connection", "x-ssl-client-verify"),
+                ("x-ssl-client-verify", "SUCCESS"),
+            ],
+            true,
+        ),
+        ("10.0.0.1:1", &[("x_ssl_client_verify", "SUCCESS")], false),
+    ] {
+        let front = layer().trusted_hops(front.clone());
+        let head = passed(&front, seen_as(from, fields));
+        let verified = line(&head.headers, "x-ssl-client-verify");
+        assert_eq!(verified.is_some(), told, "{from}: {fields:?}");
+        assert!(!head.headers.contains_key("x_ssl_client_verify"));
+    }
     // As it writes them: a name that only looks like one of them to some servers is none of its own.
     let head = passed(&trusting, get(&[("x-forwarded-client_cert", "evil")]));
     assert!(!head.headers.contains_key("x-forwarded-client_cert"));
