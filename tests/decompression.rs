@@ -59,6 +59,11 @@ fn frames(parts: Vec<Bytes>) -> impl Body<Data = Bytes, Error = Infallible> + Un
     StreamBody::new(futures_util::stream::iter(frames))
 }
 
+/// Every coding, brotli among them.
+fn all() -> DecompressionLayer {
+    DecompressionLayer::new().with(Coding::Brotli)
+}
+
 /// Reads `parts`, one frame each, as a body in `coding`.
 async fn read_frames(
     layer: DecompressionLayer,
@@ -90,7 +95,7 @@ async fn read_frames(
 
 async fn read(coding: &str, compressed: &[u8]) -> Result<Bytes, DecompressionError> {
     let whole = vec![Bytes::copy_from_slice(compressed)];
-    read_frames(DecompressionLayer::new(), coding, whole).await
+    read_frames(all(), coding, whole).await
 }
 
 /// A body that makes its frames on the spot and counts them.
@@ -130,25 +135,11 @@ mod head {
     #[tokio::test]
     async fn the_branch_is_asked_for_what_can_be_decoded() {
         for (accept, range, layer, asked) in [
-            (&[][..], None, DecompressionLayer::new(), "gzip, br"),
-            (
-                &["zstd", "gzip;q=0"],
-                None,
-                DecompressionLayer::new(),
-                "gzip, br",
-            ),
-            (
-                &["br"],
-                Some("bytes=0-9"),
-                DecompressionLayer::new(),
-                "identity",
-            ),
-            (
-                &["br"],
-                None,
-                DecompressionLayer::new().without(Coding::Brotli),
-                "gzip",
-            ),
+            (&[][..], None, all(), "gzip, br"),
+            (&[], None, DecompressionLayer::new(), "gzip"),
+            (&["zstd", "gzip;q=0"], None, all(), "gzip, br"),
+            (&["br"], Some("bytes=0-9"), all(), "identity"),
+            (&["br"], None, all().without(Coding::Brotli), "gzip"),
         ] {
             let service = Scripted::reply(Reply::status(200));
             let mut request = Request::get("/");
@@ -164,6 +155,28 @@ mod head {
             let calls = service.calls();
             let lines: Vec<_> = calls[0].headers.get_all("accept-encoding").iter().collect();
             assert_eq!(lines, [asked]);
+        }
+    }
+
+    // B30
+    #[tokio::test]
+    async fn brotli_keeps_its_label_unless_it_may_be_decoded() {
+        let compressed = brotli(b"{}");
+        for (layer, label) in [(DecompressionLayer::new(), Some("br")), (all(), None)] {
+            let response = encoded("br", Full::new(Bytes::from(compressed.clone())));
+            let response = through(layer, Method::GET, response).await;
+            let said = response.headers().get("content-encoding").cloned();
+            assert_eq!(
+                said.as_ref().map(|said| said.as_bytes()),
+                label.map(str::as_bytes)
+            );
+            let body = response
+                .into_body()
+                .collect()
+                .await
+                .expect("whole")
+                .to_bytes();
+            assert_eq!(body == "{}", label.is_none());
         }
     }
 
@@ -198,7 +211,7 @@ mod head {
         }
         *response.status_mut() = StatusCode::NOT_FOUND;
         response.extensions_mut().insert(7_u8);
-        let response = through(DecompressionLayer::new(), Method::GET, response).await;
+        let response = through(all(), Method::GET, response).await;
         assert_eq!(response.status(), 404);
         assert_eq!(response.extensions().get(), Some(&7_u8));
         let mut left: Vec<_> = response.headers().iter().collect();
@@ -253,7 +266,7 @@ mod head {
                 .expect("a response");
             let before = response.headers().clone();
             // Its bound is for what it decodes.
-            let layer = DecompressionLayer::new().max_bytes(1);
+            let layer = all().max_bytes(1);
             let response = through(layer, Method::GET, response).await;
             assert_eq!(*response.headers(), before, "{status} {lines:?}");
             assert_eq!(response.size_hint().exact(), Some(length as u64));
@@ -280,15 +293,14 @@ mod head {
                 .expect("a response")
         };
         for (method, status) in [(Method::HEAD, 200), (Method::HEAD, 404), (Method::GET, 304)] {
-            let response =
-                through(DecompressionLayer::new(), method.clone(), head(status, "")).await;
+            let response = through(all(), method.clone(), head(status, "")).await;
             assert_eq!(response.headers().len(), 1);
             assert_eq!(response.headers()["etag"], "W/\"a\"");
             assert!(response.body().is_end_stream());
             assert_eq!(response.size_hint().exact(), Some(0));
             assert!(response.into_body().frame().await.is_none());
             // Nothing is to be decoded, whatever there is.
-            let response = through(DecompressionLayer::new(), method, head(status, "x")).await;
+            let response = through(all(), method, head(status, "x")).await;
             assert_eq!(response.size_hint().exact(), Some(1));
             let body = response.into_body().collect().await.expect("whole");
             assert_eq!(body.to_bytes(), "x");
@@ -320,11 +332,11 @@ mod content {
     async fn without_a_byte_there_is_nothing_to_decode() {
         for (name, _) in CODINGS {
             for parts in [vec![], vec![Bytes::new()], vec![Bytes::new(); 100]] {
-                let decoded = read_frames(DecompressionLayer::new(), name, parts).await;
+                let decoded = read_frames(all(), name, parts).await;
                 assert_eq!(decoded.expect("empty"), "", "{name}");
             }
             let response = encoded(name, Empty::<Bytes>::new());
-            let response = through(DecompressionLayer::new(), Method::GET, response).await;
+            let response = through(all(), Method::GET, response).await;
             assert!(response.body().is_end_stream());
             assert_eq!(response.size_hint().exact(), Some(0));
         }
@@ -342,11 +354,11 @@ mod content {
                 Bytes::copy_from_slice(first),
                 Bytes::copy_from_slice(second),
             ];
-            let decoded = read_frames(DecompressionLayer::new(), "gzip", parts).await;
+            let decoded = read_frames(all(), "gzip", parts).await;
             assert_eq!(decoded.expect("whole"), "[1,2]", "split at {at}");
         }
         let bytes = joined.iter().map(|byte| Bytes::copy_from_slice(&[*byte]));
-        let decoded = read_frames(DecompressionLayer::new(), "gzip", bytes.collect()).await;
+        let decoded = read_frames(all(), "gzip", bytes.collect()).await;
         assert_eq!(decoded.expect("whole"), "[1,2]");
         // The last one cut short, wherever that is.
         let whole = joined.len() - members[3].len();
@@ -431,7 +443,7 @@ mod content {
             cuts.extend([0, compressed.len()]);
             cuts.sort_unstable();
             let parts = cuts.windows(2).map(|cut| compressed.slice(cut[0]..cut[1])).collect();
-            let decoded = on_paused_clock(read_frames(DecompressionLayer::new(), name, parts));
+            let decoded = on_paused_clock(read_frames(all(), name, parts));
             prop_assert_eq!(decoded.expect("whole"), content);
         }
     }
@@ -473,14 +485,14 @@ mod broken {
         for (name, compressed) in in_blocks() {
             let cut = || Full::new(Bytes::copy_from_slice(&compressed[..compressed.len() - 1]));
             let response = encoded(name, cut());
-            let response = through(DecompressionLayer::new(), Method::GET, response).await;
+            let response = through(all(), Method::GET, response).await;
             let error = response.into_body().collect().await.expect_err("cut short");
             let found = cause_ref::<DecompressionError>(error.as_ref());
             assert!(matches!(found, Some(DecompressionError::Truncated { .. })));
 
             let trailers = || std::future::ready(Some(Ok(HeaderMap::new())));
             let response = encoded(name, cut().with_trailers(trailers()));
-            let response = through(DecompressionLayer::new(), Method::GET, response).await;
+            let response = through(all(), Method::GET, response).await;
             let error = response.into_body().collect().await.expect_err("cut short");
             let found = cause_ref::<DecompressionError>(error.as_ref());
             assert!(matches!(found, Some(DecompressionError::Truncated { .. })));
@@ -489,7 +501,7 @@ mod broken {
             let (feed, body) = Feed::new();
             feed.data(compressed.clone());
             feed.fail("reset");
-            let response = through(DecompressionLayer::new(), Method::GET, encoded(name, body));
+            let response = through(all(), Method::GET, encoded(name, body));
             let error = response
                 .await
                 .into_body()
@@ -522,7 +534,7 @@ mod broken {
         for bit in 0..compressed.len() * 8 {
             let mut flipped = compressed.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            let layer = DecompressionLayer::new().max_bytes(1 << 16);
+            let layer = all().max_bytes(1 << 16);
             let _ = read_frames(layer, "br", vec![flipped.into()]).await;
         }
     }
@@ -557,7 +569,7 @@ mod broken {
                     vec![compressed.clone(), garbage.clone()],
                     vec![compressed.clone(), Bytes::new(), garbage.clone()],
                 ] {
-                    let decoded = read_frames(DecompressionLayer::new(), name, parts).await;
+                    let decoded = read_frames(all(), name, parts).await;
                     let error = decoded.expect_err("garbage");
                     assert!(
                         matches!(error, DecompressionError::Trailing { .. }),
@@ -567,7 +579,7 @@ mod broken {
             }
             // Empty frames are nothing.
             let parts = vec![compressed.clone(), Bytes::new(), Bytes::new()];
-            let decoded = read_frames(DecompressionLayer::new(), name, parts).await;
+            let decoded = read_frames(all(), name, parts).await;
             assert_eq!(decoded.expect("whole"), "{}");
         }
         // What begins like another member has to be one.
@@ -632,7 +644,7 @@ mod broken {
                     Bytes::from_static(&[30]),
                 ],
             ] {
-                let error = read_frames(DecompressionLayer::new(), "br", parts).await;
+                let error = read_frames(all(), "br", parts).await;
                 match error.expect_err("too large a window") {
                     DecompressionError::Corrupt { source, .. } => {
                         assert!(source.to_string().contains("window"), "{source}");
@@ -657,12 +669,12 @@ mod bounds {
         let exact = content.len() as u64;
         for (name, encode) in CODINGS {
             let whole = || vec![Bytes::from(encode(&content))];
-            let layer = DecompressionLayer::new().max_bytes(exact);
+            let layer = all().max_bytes(exact);
             assert_eq!(
                 read_frames(layer, name, whole()).await.expect("within"),
                 content
             );
-            let layer = DecompressionLayer::new().max_bytes(exact - 1);
+            let layer = all().max_bytes(exact - 1);
             match read_frames(layer, name, whole()).await {
                 Err(DecompressionError::TooLarge { limit }) => assert_eq!(limit, exact - 1),
                 other => panic!("{name}: {other:?}"),
@@ -680,7 +692,7 @@ mod bounds {
             for at in 0..parts {
                 feed.data(bomb.slice(at * 64..bomb.len().min(at * 64 + 64)));
             }
-            let layer = DecompressionLayer::new().max_bytes(100_000);
+            let layer = all().max_bytes(100_000);
             let response = through(layer, Method::GET, encoded(name, body)).await;
             let mut body = response.into_body();
             let mut given = 0;
@@ -735,7 +747,7 @@ mod bounds {
                 first: Some(frames(vec![start.into()])),
                 second: endless,
             };
-            let layer = DecompressionLayer::new().max_bytes(MIB as u64);
+            let layer = all().max_bytes(MIB as u64);
             let response = through(layer, Method::GET, encoded(name, body)).await;
             let mut body = task::spawn(response.into_body());
             let mut turns = 0;
@@ -809,7 +821,7 @@ mod streaming {
 
     async fn fed(name: &str) -> (Feed, task::Spawn<DecompressionBody<FedBody>>) {
         let (feed, body) = Feed::announcing(1_000_000);
-        let response = through(DecompressionLayer::new(), Method::GET, encoded(name, body)).await;
+        let response = through(all(), Method::GET, encoded(name, body)).await;
         (feed, task::spawn(response.into_body()))
     }
 
@@ -923,7 +935,7 @@ mod streaming {
     #[tokio::test]
     async fn a_body_that_is_not_decoded_passes_frame_by_frame() {
         let (feed, body) = Feed::announcing(3);
-        let response = through(DecompressionLayer::new(), Method::GET, Response::new(body)).await;
+        let response = through(all(), Method::GET, Response::new(body)).await;
         let mut body = task::spawn(response.into_body());
         assert_eq!(body.size_hint().exact(), Some(3));
         feed.data("abc");
@@ -957,10 +969,7 @@ mod stacks {
     }
 
     fn branch(name: &str, reply: Reply) -> HttpBranch {
-        Branch::http(
-            name,
-            DecompressionLayer::new().layer(Scripted::reply(reply)),
-        )
+        Branch::http(name, all().layer(Scripted::reply(reply)))
     }
 
     // B30
@@ -1059,7 +1068,7 @@ mod stacks {
                 .assert_document(&document, false);
         }
         // The layer's own bound, where that is the smaller one.
-        let layer = DecompressionLayer::new().max_bytes(6);
+        let layer = all().max_bytes(6);
         let branches = [Branch::http(
             "x",
             layer.layer(Scripted::reply(reply("gzip", gzipped()))),
@@ -1127,7 +1136,7 @@ mod stacks {
     #[tokio::test]
     async fn a_streamed_bomb_ends_with_an_error() {
         let bomb = Scripted::reply(reply("gzip", gzip_bomb(64)));
-        let branches = [Branch::http("bomb", DecompressionLayer::new().layer(bomb))];
+        let branches = [Branch::http("bomb", all().layer(bomb))];
         let service = merged(FirstSuccess::new(), branches);
         let response = service.oneshot(get("/")).await.expect("an answer");
         assert_eq!(response.status(), 200);

@@ -23,11 +23,11 @@ pub struct DecompressionLayer {
 }
 
 impl DecompressionLayer {
-    /// Decodes `gzip`, `deflate` and `br`, up to 16 MiB.
+    /// Decodes `gzip` and `deflate`, up to 16 MiB.
     #[must_use]
     pub fn new() -> Self {
         Self {
-            codings: Codings::ALL,
+            codings: Codings::CHEAP,
             limit: 16 << 20,
         }
     }
@@ -41,6 +41,14 @@ impl DecompressionLayer {
     #[must_use]
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.limit = bytes;
+        self
+    }
+
+    /// Decodes `coding` as well, and asks for it. For [`Brotli`](Coding::Brotli), which is not decoded by default: a bomb of
+    /// brotli costs up to 24 MiB for its window before the first byte of it is counted, whatever the budget is.
+    #[must_use]
+    pub fn with(mut self, coding: Coding) -> Self {
+        self.codings = self.codings.with(coding);
         self
     }
 

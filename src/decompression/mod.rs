@@ -17,7 +17,7 @@
 //! let service = ServiceBuilder::new()
 //!     .layer(DecompressionLayer::new().max_bytes(1024 * 1024))
 //!     .service(service_fn(move |request: Request<()>| async move {
-//!         assert_eq!(request.headers()["accept-encoding"], "gzip, br");
+//!         assert_eq!(request.headers()["accept-encoding"], "gzip");
 //!         Response::builder()
 //!             .header("content-encoding", "gzip")
 //!             .body(Full::new(Bytes::from_static(gzip)))
@@ -45,7 +45,7 @@
 //! # });
 //!
 //! let orders = ServiceBuilder::new()
-//!     .layer(DecompressionLayer::new().without(Coding::Brotli))
+//!     .layer(DecompressionLayer::new().with(Coding::Brotli))
 //!     .layer(RewriteLayer::new(UriTemplate::new("http://orders.internal/all")))
 //!     .service(client);
 //! let branch = Branch::http("orders", orders);
@@ -54,13 +54,13 @@
 //!
 //! # What it asks for
 //!
-//! `Accept-Encoding: gzip, br`, whatever the request said before. `deflate` is decoded if it comes, but not asked for: some
+//! `Accept-Encoding: gzip`, whatever the request said before; with brotli, `gzip, br`. `deflate` is decoded if it comes, but not asked for: some
 //! who send it leave out the zlib header that it has to have (RFC 9110 §8.4.1.2). A request with a `Range` asks for
 //! `identity`: its offsets are those of the decoded bytes.
 //!
 //! # What it decodes
 //!
-//! An answer with exactly one coding: `gzip` (and `x-gzip`), `deflate` or `br`, in any case; `identity` counts for nothing.
+//! An answer with exactly one coding: `gzip` (and `x-gzip`), `deflate`, or `br` if it [may](DecompressionLayer::with), in any case; `identity` counts for nothing.
 //! Several members in one gzip body, up to 1024, are one document (RFC 1952 §2.2). Of the head it removes what described the
 //! compressed bytes: `Content-Encoding`, `Content-Length`, `Accept-Ranges`, `Content-MD5`, `Digest`, `Content-Digest`,
 //! `Repr-Digest`, in trailers as well; and it makes a strong `ETag` weak, as the bytes are no longer those that it stands
@@ -75,8 +75,7 @@
 //! Beside the frame that is being read, a gzip or deflate decoder keeps some 50 KiB, and decodes no more in one poll than it
 //! gives. A brotli decoder keeps the window that the body asks for and fills, up to 16 MiB (half as much again while it
 //! grows), and fills it in one go: some milliseconds for the thread. One that asks for more (the "large window", which
-//! RFC 7932 does not have) is refused. Do without it, by [`without`](DecompressionLayer::without), for a backend that is
-//! not trusted that far.
+//! RFC 7932 does not have) is refused. So brotli is only for a backend that is trusted that far.
 
 mod body;
 mod codec;
