@@ -14,6 +14,7 @@ mod hostile;
 mod process;
 mod reuse;
 mod serving;
+mod shutdown;
 mod streaming;
 mod targets;
 mod upgrade;
