@@ -435,16 +435,3 @@ async fn an_error_of_the_backend_s_is_passed_on() {
         }
     }
 }
-
-/// Nothing is said per request, and nothing of a failing backend.
-#[tokio::test]
-async fn requests_leave_nothing_on_standard_error() {
-    let backend = Backend::closes_after("HTTP/1.1 200 OK\r\nContent-Length: +9\r\n\r\nUPSTREAM");
-    let mut proxy = proxy(&backend).await;
-    for protocol in BOTH_PROTOCOLS {
-        proxy.ask(protocol, &Ask::get("/")).await.problem(502);
-    }
-    proxy.terminate();
-    proxy.exited().await;
-    assert_eq!(proxy.stderr(), "");
-}

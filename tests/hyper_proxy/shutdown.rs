@@ -1,55 +1,17 @@
-//! SIGTERM: what has begun is finished, tunnels are left for a while, nothing new is accepted.
+//! SIGTERM, as far as it is not as in every example: answers that stream are finished, tunnels are left for a while.
 
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::backend::Backend;
 use crate::caller::{chunk, request};
-use crate::process::{Proxy, Run};
+use crate::process::Run;
 use crate::upgrade::{opens, switches};
 use crate::wire::ask::Ask;
-use crate::{NOISE, within};
-
-const DRAIN: Duration = Duration::from_secs(5);
-
-/// It exits with success, after this time.
-async fn exits(proxy: &mut Proxy, since: Instant, after: Duration) {
-    assert_eq!(proxy.exited().await.code(), Some(0));
-    let elapsed = since.elapsed();
-    assert!(elapsed + Duration::from_millis(500) >= after, "{elapsed:?}");
-    assert!(elapsed < after + NOISE, "{elapsed:?}");
-}
-
-async fn refuses_connections(proxy: &Proxy) {
-    within(async {
-        while TcpStream::connect(proxy.address).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn an_idle_proxy_exits_at_once() {
-    let backend = Backend::json("{}");
-    let mut proxy = Run::to(&backend).start().await;
-    // A kept connection of each version, and one that never said anything.
-    let mut kept = proxy.connect().await;
-    assert_eq!(kept.get("/").await.text(), "{}");
-    let mut http2 = proxy.http2().await;
-    Ask::get("/").send_over_http2(&mut http2, 1).await;
-    assert_eq!(http2.heard(1).await.answer().text(), "{}");
-    let silent = proxy.connect().await;
-    let start = Instant::now();
-    proxy.terminate();
-    http2.closed().await;
-    exits(&mut proxy, start, Duration::ZERO).await;
-    kept.closed().await;
-    silent.closed().await;
-}
+use crate::wire::process::DRAIN;
+use crate::within;
 
 /// Sends a head, half a body, and the other half, each once it may.
 fn in_steps() -> (Backend, watch::Sender<usize>) {
@@ -88,7 +50,7 @@ async fn an_open_answer_is_finished_over_http_1() {
             body = chunk(&within(caller.wire.chunk()).await.expect("a chunk"));
         }
         proxy.terminate();
-        refuses_connections(&proxy).await;
+        proxy.refuses_connections().await;
         step.send_replace(2);
         let start = Instant::now();
         if !in_body {
@@ -98,7 +60,7 @@ async fn an_open_answer_is_finished_over_http_1() {
         body.extend(within(caller.wire.rest()).await);
         let whole = "4\r\nhalf\r\n8\r\n and all\r\n0\r\n\r\n";
         assert_eq!(String::from_utf8_lossy(&body), whole);
-        exits(&mut proxy, start, Duration::ZERO).await;
+        proxy.exits_after(Duration::ZERO, start).await;
     }
 }
 
@@ -117,7 +79,7 @@ async fn an_open_answer_is_finished_over_http_2() {
             body = http2.chunk(1).await.expect("a chunk").0;
         }
         proxy.terminate();
-        refuses_connections(&proxy).await;
+        proxy.refuses_connections().await;
         step.send_replace(2);
         let start = Instant::now();
         if !in_body {
@@ -130,40 +92,25 @@ async fn an_open_answer_is_finished_over_http_2() {
         }
         assert_eq!(String::from_utf8_lossy(&body), "half and all");
         http2.closed().await;
-        exits(&mut proxy, start, Duration::ZERO).await;
+        proxy.exits_after(Duration::ZERO, start).await;
     }
 }
 
-/// What would take for ever is given up, as is a tunnel; it is carried for until then.
+/// A tunnel is carried on for as long as anything may take.
 #[tokio::test]
-async fn what_does_not_end_is_given_five_seconds() {
-    let hangs = Backend::hangs();
-    let (tunnels, calls) = (switches(), hangs.clone());
-    let tunnel = async {
-        let mut proxy = Run::to(&tunnels).start().await;
-        let mut caller = opens(&proxy).await;
-        let start = Instant::now();
-        proxy.terminate();
-        refuses_connections(&proxy).await;
-        caller.send("still here").await;
-        let echoed = within(caller.wire.exactly(10)).await;
-        assert_eq!(echoed.as_deref(), Some(&b"still here"[..]));
-        exits(&mut proxy, start, DRAIN).await;
-        caller.closed().await;
-    };
-    let call = async {
-        let mut proxy = Run::to(&calls).start().await;
-        let mut caller = proxy.connect().await;
-        caller.send(request("GET", "/", &[], "")).await;
-        calls.until(|record| record.requests.len() == 1).await;
-        let start = Instant::now();
-        proxy.terminate();
-        exits(&mut proxy, start, DRAIN).await;
-        // Nothing that could pass for an answer.
-        caller.closed().await;
-        calls.until(|record| record.closed == 1).await;
-    };
-    futures_util::future::join(tunnel, call).await;
+async fn a_tunnel_is_given_five_seconds() {
+    let backend = switches();
+    let mut proxy = Run::to(&backend).start().await;
+    let mut caller = opens(&proxy).await;
+    let start = Instant::now();
+    proxy.terminate();
+    proxy.refuses_connections().await;
+    caller.send("still here").await;
+    let echoed = within(caller.wire.exactly(10)).await;
+    assert_eq!(echoed.as_deref(), Some(&b"still here"[..]));
+    proxy.exits_after(DRAIN, start).await;
+    caller.closed().await;
+    backend.until(|record| record.closed == 1).await;
 }
 
 /// A tunnel that ends in time is waited for, and no longer.
@@ -173,10 +120,10 @@ async fn a_tunnel_may_end_by_itself() {
     let mut proxy = Run::to(&backend).start().await;
     let mut caller = opens(&proxy).await;
     proxy.terminate();
-    refuses_connections(&proxy).await;
+    proxy.refuses_connections().await;
     let start = Instant::now();
     caller.wire.shutdown().await;
     drop(caller);
     backend.until(|record| record.closed == 1).await;
-    exits(&mut proxy, start, Duration::ZERO).await;
+    proxy.exits_after(Duration::ZERO, start).await;
 }
