@@ -55,7 +55,11 @@ impl PassthroughLayer {
         }
     }
 
-    /// Waits for `limit` at the most. The body is not timed. Default: no limit of its own.
+    /// Waits for the head of the response for `limit` at the most, counted from the call. The response's body is not timed.
+    /// Default: no limit of its own.
+    ///
+    /// The upload counts: if the backend answers when it has read the request, a client that takes longer than this to send
+    /// it is answered with 504.
     #[must_use]
     pub fn within(mut self, limit: Duration) -> Self {
         self.within = limit;
@@ -188,7 +192,8 @@ where
                 if this.timer.poll(cx).is_pending() {
                     return Poll::Pending;
                 }
-                let late = Problem::new(StatusCode::GATEWAY_TIMEOUT).detail("the backend is late");
+                let late = Problem::new(StatusCode::GATEWAY_TIMEOUT)
+                    .detail("there was no response in time");
                 late.into_response().map(ResponseBody::own)
             }
         };
@@ -202,7 +207,7 @@ fn failed(error: &BoxError) -> Problem {
     if let Some(fault) = cause_ref::<ClientFault>(error) {
         fault.to_problem()
     } else if is_timeout(error) {
-        Problem::new(StatusCode::GATEWAY_TIMEOUT).detail("the backend is late")
+        Problem::new(StatusCode::GATEWAY_TIMEOUT).detail("there was no response in time")
     } else {
         Problem::new(StatusCode::BAD_GATEWAY).detail("the backend failed")
     }

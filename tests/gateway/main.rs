@@ -18,7 +18,8 @@ mod limits;
 mod merges;
 mod process;
 mod serving;
-mod shutdown;
+#[path = "../support/shared/mod.rs"]
+mod shared;
 #[path = "../support/wire/mod.rs"]
 mod wire;
 
@@ -35,6 +36,7 @@ async fn front(backend: &backend::Backend, hops: usize) -> process::Gateway {
         .branch("a", backend, "/x/{id}")
         .flag("merge", "first")
         .flag("credentials", "a")
+        .flag("timeout", "15s")
         .start()
         .await
 }

@@ -1,18 +1,16 @@
 //! The server's side: what is on standard output and error, connections, HTTP versions, unknown paths, the demo.
 
 use bytes::Bytes;
-use futures_util::stream;
 use http::{Request, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Frame;
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use watershed::error::BoxError;
 
-use crate::backend::{Backend, answer, json};
+use crate::backend::{Backend, answer};
 use crate::caller::{Answer, request};
 use crate::process::{Gateway, Run};
 use crate::within;
@@ -69,29 +67,6 @@ impl Http2 {
             (head, body.to_bytes())
         })
         .await
-    }
-}
-
-impl Http2 {
-    /// Begins a body, and resets the stream when all of `backends` have been asked.
-    pub(crate) async fn leaves_in_the_middle(&self, target: &str, backends: &[&Backend]) {
-        let (half, rest) = tokio::sync::mpsc::unbounded_channel();
-        let body = stream::unfold(rest, |mut rest| async move {
-            let frame: Result<Frame<Bytes>, BoxError> = rest.recv().await?;
-            Some((frame, rest))
-        });
-        let request = Request::post(format!("{}{target}", self.origin))
-            .body(StreamBody::new(body).boxed_unsync())
-            .unwrap();
-        half.send(Ok(Frame::data(Bytes::from("half")))).unwrap();
-        let mut sender = self.sender.clone();
-        within(sender.ready()).await.unwrap();
-        let call = tokio::spawn(sender.send_request(request));
-        for backend in backends {
-            backend.until(|record| record.requests.len() == 1).await;
-        }
-        half.send(Err("the caller has had enough".into())).unwrap();
-        assert!(within(call).await.unwrap().is_err());
     }
 }
 
@@ -194,70 +169,6 @@ async fn routes_are_served_side_by_side() {
     assert_eq!(targets, ["/special", "/o/t/o?t=t"]);
 }
 
-#[tokio::test]
-async fn connections_are_kept_on_both_sides() {
-    let a = Backend::json("{}");
-    let gateway = Run::new().route("/x").branch("a", &a, "/").start().await;
-    let mut caller = gateway.connect().await;
-    let rounds = 20;
-    for _ in 0..rounds {
-        caller.get("/x").await.complete(r#"{"a":{}}"#);
-        // An error of ours closes nothing either.
-        caller.get("/unknown").await.problem(404);
-    }
-    let record = a.record();
-    assert_eq!(record.requests.len(), rounds);
-    assert!(record.connections < rounds, "{}", record.connections);
-}
-
-#[tokio::test]
-async fn pipelined_requests_are_answered_in_their_order() {
-    let echo = Backend::replies(|request| json(format!("{:?}", request.target)));
-    let gateway = Run::new()
-        .route("/x/{id}")
-        .branch("a", &echo, "/{id}")
-        .start()
-        .await;
-    let mut caller = gateway.connect().await;
-    let bytes: Vec<u8> = (0..10)
-        .flat_map(|id| request("POST", &format!("/x/{id}"), &[], "body"))
-        .collect();
-    caller.send(bytes).await;
-    for id in 0..10 {
-        caller
-            .answer()
-            .await
-            .complete(&format!(r#"{{"a":"/{id}"}}"#));
-    }
-}
-
-#[tokio::test]
-async fn an_http_1_0_caller_is_answered_and_let_go() {
-    let a = Backend::json("{}");
-    let gateway = Run::new().route("/x").branch("a", &a, "/").start().await;
-    let mut caller = gateway.connect().await;
-    caller.send("GET /x HTTP/1.0\r\n\r\n").await;
-    let answer = caller.answer().await;
-    answer.complete(r#"{"a":{}}"#);
-    assert!(answer.head.start.starts_with("HTTP/1.0 "), "{answer:?}");
-    caller.closed().await;
-}
-
-/// Whatever protocol it may be going to speak.
-#[tokio::test]
-async fn a_caller_that_says_nothing_is_let_go() {
-    let a = Backend::json("{}");
-    let gateway = Run::new().route("/x").branch("a", &a, "/").start().await;
-    let mut silent = Vec::new();
-    for half in ["", "PRI * HTTP/2.0\r\n", "G", "GET /x HTTP/1.1\r\nHos"] {
-        let mut caller = gateway.connect().await;
-        caller.send(half).await;
-        silent.push(caller.closed());
-    }
-    futures_util::future::join_all(silent).await;
-    gateway.get("/x").await.complete(r#"{"a":{}}"#);
-}
-
 /// Callers may take all the connections that there are; when they leave, others are served.
 #[tokio::test]
 async fn a_gateway_out_of_connections_recovers() {
@@ -287,20 +198,6 @@ async fn a_gateway_out_of_connections_recovers() {
     first.get("/x").await.complete(r#"{"a":{}}"#);
 }
 
-/// Byte by byte, and with bare line feeds: hyper takes both (B18).
-#[tokio::test]
-async fn an_odd_but_clear_request_is_taken() {
-    let a = Backend::json("{}");
-    let gateway = Run::new().route("/x").branch("a", &a, "/").start().await;
-    let mut caller = gateway.connect().await;
-    for byte in request("POST", "/x", &["X-Long: value"], "body") {
-        caller.send([byte]).await;
-    }
-    caller.answer().await.complete(r#"{"a":{}}"#);
-    caller.send("\r\nGET /x HTTP/1.1\nHost: g\n\n").await;
-    caller.answer().await.complete(r#"{"a":{}}"#);
-}
-
 /// The first line tells where; the demo's backends are there, and the line to try works.
 #[tokio::test]
 async fn without_a_route_there_is_a_demo_to_try() {
@@ -328,22 +225,4 @@ async fn without_a_route_there_is_a_demo_to_try() {
         gateway.terminate();
         assert_eq!(gateway.exited().await.code(), Some(0));
     }
-}
-
-/// Nothing is said per request, and nothing of a failing backend.
-#[tokio::test]
-async fn requests_leave_nothing_on_standard_error() {
-    let a = Backend::closes_after("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nUPSTREAM");
-    let mut gateway = Run::new()
-        .route("/x")
-        .branch("a", &a, "/")
-        .branch("b", &Backend::refuses(), "/")
-        .start()
-        .await;
-    for _ in 0..3 {
-        gateway.get("/x").await.merge_problem(502);
-    }
-    gateway.terminate();
-    assert_eq!(gateway.exited().await.code(), Some(0));
-    assert_eq!(gateway.stderr(), "");
 }

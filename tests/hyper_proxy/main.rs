@@ -14,6 +14,9 @@ mod hostile;
 mod process;
 mod reuse;
 mod serving;
+#[path = "../support/shared/mod.rs"]
+mod shared;
+mod shutdown;
 mod streaming;
 mod targets;
 mod upgrade;

@@ -1,12 +1,15 @@
 //! Changing the protocol: only if both ends want to, and only to a WebSocket.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::backend::{Backend, answer, json};
-use crate::caller::request;
-use crate::process::Run;
+use crate::caller::{Caller, request};
+use crate::process::{Proxy, Run};
 use crate::wire::ask::{Ask, BOTH_PROTOCOLS, Protocol};
-use crate::within;
+use crate::{NOISE, within};
 
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
 const ASKS: [&str; 4] = [
@@ -19,7 +22,7 @@ const SWITCHES: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\
                         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 /// Switches, and sends back what it is sent.
-fn switches() -> Backend {
+pub(crate) fn switches() -> Backend {
     Backend::new(|mut peer| async move {
         if peer.head().await.is_some() {
             peer.send(SWITCHES).await;
@@ -298,6 +301,15 @@ async fn the_body_comes_before_the_new_protocol() {
     assert_eq!(echoed.as_deref(), Some(&b"behind"[..]));
 }
 
+/// A tunnel, as its client has it.
+pub(crate) async fn opens(proxy: &Proxy) -> Caller {
+    let mut caller = proxy.connect().await;
+    caller.send(request("GET", "/", &ASKS, "")).await;
+    let head = within(caller.wire.head()).await.expect("an answer");
+    assert!(head.start.starts_with("HTTP/1.1 101"), "{head:?}");
+    caller
+}
+
 /// One direction may end before the other.
 #[tokio::test]
 async fn half_of_a_connection_may_be_closed() {
@@ -310,14 +322,71 @@ async fn half_of_a_connection_may_be_closed() {
         }
     });
     let proxy = Run::to(&backend).start().await;
-    let mut caller = proxy.connect().await;
-    caller.send(request("GET", "/", &ASKS, "")).await;
-    let head = within(caller.wire.head()).await.expect("an answer");
-    assert!(head.start.starts_with("HTTP/1.1 101"), "{head:?}");
+    let mut caller = opens(&proxy).await;
     caller.send("all of it").await;
     caller.wire.shutdown().await;
     let rest = within(caller.wire.rest()).await;
     assert_eq!(String::from_utf8_lossy(&rest), "9 in all");
+
+    // And the other way round.
+    let backend = Backend::new(|mut peer| async move {
+        if peer.head().await.is_some() {
+            peer.send(format!("{SWITCHES}all of it")).await;
+            peer.wire.shutdown().await;
+            assert_eq!(peer.wire.rest().await, b"9 in all");
+            peer.closed().await;
+        }
+    });
+    let proxy = Run::to(&backend).start().await;
+    let mut caller = opens(&proxy).await;
+    let rest = within(caller.wire.rest()).await;
+    assert_eq!(String::from_utf8_lossy(&rest), "all of it");
+    caller.send("9 in all").await;
+    caller.wire.shutdown().await;
+    backend.until(|record| record.closed == 1).await;
+}
+
+/// But not for ever: who says nothing more may be gone, and his tunnel with him.
+#[tokio::test]
+async fn the_other_half_is_closed_in_time() {
+    const HALF_OPEN: Duration = Duration::from_secs(10);
+    let in_time = |since: Instant| {
+        let elapsed = since.elapsed();
+        assert!(elapsed > HALF_OPEN - NOISE, "{elapsed:?}");
+        assert!(elapsed < HALF_OPEN + NOISE, "{elapsed:?}");
+    };
+    let client_ends = async {
+        // Neither writes nor closes.
+        let backend = Backend::new(|mut peer| async move {
+            if peer.head().await.is_some() {
+                peer.send(SWITCHES).await;
+                peer.wire.rest().await;
+                std::future::pending::<()>().await;
+            }
+        });
+        let proxy = Run::to(&backend).start().await;
+        let mut caller = opens(&proxy).await;
+        let start = Instant::now();
+        caller.wire.shutdown().await;
+        caller.closed().await;
+        in_time(start);
+    };
+    let backend_ends = async {
+        let backend = Backend::new(|mut peer| async move {
+            if peer.head().await.is_some() {
+                peer.send(SWITCHES).await;
+                peer.finish().await;
+            }
+        });
+        let proxy = Run::to(&backend).start().await;
+        let mut caller = opens(&proxy).await;
+        let start = Instant::now();
+        assert_eq!(within(caller.wire.rest()).await, b"");
+        assert!(start.elapsed() < NOISE);
+        backend.until(|record| record.closed == 1).await;
+        in_time(start);
+    };
+    futures_util::future::join(client_ends, backend_ends).await;
 }
 
 /// B38: nothing of them has gone to the backend by then.

@@ -27,8 +27,8 @@ use watershed::proxy_headers::{Peer, ProxyHeadersBody, ProxyHeadersLayer};
 
 use support::Answer;
 
-/// Where requests come from, if a test does not say otherwise.
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Where requests come from, if a test does not say otherwise.
 const PEER: &str = "192.0.2.7:49152";
 
 fn peer(addr: &str) -> Peer {

@@ -141,8 +141,9 @@ async fn the_crumbs_of_a_cookie_are_one_field() {
 // B19
 #[tokio::test]
 async fn any_byte_in_any_field_does_no_harm() {
-    let bytes: Vec<u8> = (0x80..=0xff).collect();
-    let sent: String = (0x80..=0xff_u8).map(char::from).collect();
+    // A tab in their middle, as at the ends blanks are none of the value.
+    let bytes: Vec<u8> = (0x80..=0xbf).chain([b'\t']).chain(0xc0..=0xff).collect();
+    let sent: String = bytes.iter().copied().map(char::from).collect();
     for hops in [0, 2] {
         let rig = Rig::trusting(hops).await;
         for protocol in BOTH_PROTOCOLS {

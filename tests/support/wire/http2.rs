@@ -280,13 +280,19 @@ impl Http2 {
             let frame = self.next().await?;
             let ended = frame.flags & END_STREAM != 0;
             match frame.kind {
-                RST_STREAM | GOAWAY => return None,
+                RST_STREAM => return None,
+                GOAWAY if frame.code() != NO_ERROR => return None,
                 DATA if frame.stream == stream && (ended || !frame.payload.is_empty()) => {
                     return Some((frame.payload, ended));
                 }
                 _ => {}
             }
         }
+    }
+
+    /// The server closes, whatever it says before, and is answered its pings.
+    pub(crate) async fn closed(mut self) {
+        while self.next().await.is_some() {}
     }
 
     /// The code with which the server gives the connection up, whatever it answers before.

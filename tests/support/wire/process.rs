@@ -9,12 +9,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::backend::Backend;
 use super::caller::{Answer, Caller, request};
-use super::within;
+use super::{NOISE, within};
+
+/// How long an example gives to what is open when it is told to end.
+pub(crate) const DRAIN: Duration = Duration::from_secs(5);
 
 /// `target/<profile>/examples/<example>`, as this test is `target/<profile>/deps/<test>-…`.
 fn binary(example: &str) -> PathBuf {
@@ -269,6 +273,24 @@ impl Server {
 
     pub(crate) async fn exited(&mut self) -> ExitStatus {
         self.process.exited().await
+    }
+
+    /// Waits until it accepts no connection any more.
+    pub(crate) async fn refuses_connections(&self) {
+        within(async {
+            while TcpStream::connect(self.address).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    /// It exits with success, so long after `since`.
+    pub(crate) async fn exits_after(&mut self, time: Duration, since: Instant) {
+        assert_eq!(self.exited().await.code(), Some(0));
+        let elapsed = since.elapsed();
+        assert!(elapsed + Duration::from_millis(500) >= time, "{elapsed:?}");
+        assert!(elapsed < time + NOISE, "{elapsed:?}");
     }
 
     /// All that it has said on standard error, once it has exited.
