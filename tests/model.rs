@@ -35,6 +35,9 @@ mod timeout_core;
 #[path = "../src/background/core.rs"]
 mod background_core;
 
+#[path = "../src/client/exchange.rs"]
+mod exchange;
+
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -703,6 +706,94 @@ mod background {
             let other = thread.join().unwrap();
             assert!(entered != other);
             assert_eq!(registry.running(), 1);
+        });
+    }
+}
+
+/// The two bodies of a call of the client.
+mod exchanges {
+    use super::*;
+    use crate::exchange::Exchange;
+
+    fn finishes(exchange: &Arc<Exchange<u8>>, at: u8) -> loom::thread::JoinHandle<()> {
+        let exchange = Arc::clone(exchange);
+        loom::thread::spawn(move || exchange.finish(at))
+    }
+
+    /// The response ends, once and for all, while the request's body begins to wait.
+    #[test]
+    fn no_wake_up_is_lost() {
+        check(|| {
+            let exchange = Arc::new(Exchange::new());
+            let threads = [1, 2].map(|at| finishes(&exchange, at));
+            let (task, waker) = Task::new();
+            let over = loop {
+                match exchange.over_or_wake(&waker) {
+                    Some(over) => break over,
+                    None => task.park(),
+                }
+            };
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            assert_eq!(exchange.over(), Some(over));
+        });
+    }
+
+    /// The body has moved to another task.
+    #[test]
+    fn the_task_that_asked_last_is_woken() {
+        check(|| {
+            let exchange = Arc::new(Exchange::new());
+            let (_, old) = Task::new();
+            assert_eq!(exchange.over_or_wake(&old), None);
+            let thread = finishes(&exchange, 1);
+            let (task, new) = Task::new();
+            while exchange.over_or_wake(&new).is_none() {
+                task.park();
+            }
+            thread.join().unwrap();
+        });
+    }
+
+    /// The body ends and its task does something else: once that is known, nobody is woken for it.
+    #[test]
+    fn a_body_that_has_ended_is_left_alone() {
+        check(|| {
+            let exchange = Arc::new(Exchange::new());
+            let (task, waker) = Task::new();
+            assert_eq!(exchange.over_or_wake(&waker), None);
+            let first = finishes(&exchange, 1);
+            exchange.sent();
+            first.join().unwrap();
+            let wakes = task.wakes.load(Ordering::SeqCst);
+            exchange.finish(2);
+            assert!(wakes <= 1);
+            assert_eq!(task.wakes.load(Ordering::SeqCst), wakes);
+            // Nothing of the task is kept.
+            drop(waker);
+            assert_eq!(Arc::strong_count(&task), 1);
+        });
+    }
+
+    /// An error of the request's body is found by whoever looks when the response has failed for it.
+    #[test]
+    fn an_error_is_there_before_the_failure_that_it_causes() {
+        check(|| {
+            let exchange = Arc::new(Exchange::<u8>::new());
+            let failed = Arc::new(AtomicUsize::new(0));
+            let thread = {
+                let (exchange, failed) = (Arc::clone(&exchange), Arc::clone(&failed));
+                loom::thread::spawn(move || {
+                    exchange.fail("broken".into());
+                    failed.store(1, Ordering::Release);
+                })
+            };
+            if failed.load(Ordering::Acquire) == 1 {
+                assert!(exchange.take_error().is_some());
+                assert!(exchange.take_error().is_none());
+            }
+            thread.join().unwrap();
         });
     }
 }

@@ -4,17 +4,27 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::ClientError;
+use super::exchange::Exchange;
+use crate::deadline::{Deadline, Timer};
 use crate::error::{BoxError, panic_message};
-use crate::sync::{Mutex, lock};
+
+/// How long the body of a request may go on when the response is over, from its end and all in all.
+///
+/// A caller that has its answer may be about to end what it sends: then the connection is used again. If it is still in the
+/// middle of it and nobody listened any more, its connection would be reset, and the answer be lost with it. But one that
+/// has stopped may never go on, and it holds two connections.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// The body of a response.
 ///
@@ -27,15 +37,25 @@ use crate::sync::{Mutex, lock};
 ///
 /// # Cancellation
 ///
-/// Dropping it before its end gives up the HTTP/1.1 connection, or the HTTP/2 stream.
+/// Dropping it before its end gives up the HTTP/1.1 connection, or the HTTP/2 stream. Once it is over or dropped, what is left
+/// of the request's body may still be sent for five seconds: see [`Client`](super::Client#cancellation).
 pub struct ClientBody {
     incoming: Incoming,
-    fault: Option<BodyFault>,
+    answer: Option<Answer>,
 }
 
 impl ClientBody {
-    pub(super) fn new(incoming: Incoming, fault: Option<BodyFault>) -> Self {
-        Self { incoming, fault }
+    pub(super) fn new(incoming: Incoming, answer: Option<Answer>) -> Self {
+        let body = Self { incoming, answer };
+        body.notice_its_end();
+        body
+    }
+
+    fn notice_its_end(&self) {
+        match &self.answer {
+            Some(answer) if self.incoming.is_end_stream() => answer.finish(),
+            _ => {}
+        }
     }
 }
 
@@ -48,9 +68,17 @@ impl Body for ClientBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ClientError>>> {
         let this = &mut *self;
-        Pin::new(&mut this.incoming)
-            .poll_frame(cx)
-            .map_err(|error| ClientError::from_body(error, this.fault.as_ref()))
+        let frame = match ready!(Pin::new(&mut this.incoming).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                this.notice_its_end();
+                Some(Ok(frame))
+            }
+            end => {
+                let answer = this.answer.take();
+                end.map(|end| end.map_err(|error| ClientError::from_body(error, answer.as_ref())))
+            }
+        };
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -69,18 +97,60 @@ impl fmt::Debug for ClientBody {
     }
 }
 
-/// Where a request's body leaves the error that it ended with.
-///
-/// Over HTTP/1.1 hyper hands that error on. Over HTTP/2 the body is sent by a task of its own: the error is logged, and the
-/// call fails with a reset of the stream, as if the server had been at fault.
-#[derive(Clone, Default)]
-pub(super) struct BodyFault {
-    error: Arc<Mutex<Option<BoxError>>>,
+/// The end of an exchange that waits for the response. When it is dropped, the response is over.
+pub(super) struct Answer(Arc<Exchange<Instant>>);
+
+impl Answer {
+    /// The error that the request's body ended with.
+    ///
+    /// Over HTTP/1.1 hyper hands that error on. Over HTTP/2 the body is sent by a task of its own: the error is logged, and
+    /// the call fails with a reset of the stream, as if the server had been at fault.
+    pub(super) fn take_error(&self) -> Option<BoxError> {
+        self.0.take_error()
+    }
+
+    fn finish(&self) {
+        self.0.finish(Instant::now());
+    }
 }
 
-impl BodyFault {
-    pub(super) fn take(&self) -> Option<BoxError> {
-        lock(&self.error).take()
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// The end of an exchange that sends the request's body.
+struct Sender {
+    exchange: Arc<Exchange<Instant>>,
+    /// Since the response is over.
+    linger: Option<Timer>,
+}
+
+impl Sender {
+    /// Whether the body has had its time, if another piece of it has come.
+    fn is_late(&mut self) -> bool {
+        let over = self.exchange.over();
+        over.is_some_and(|over| self.lingers_from(over).deadline().has_passed())
+    }
+
+    /// Ready when the body has had its time, if it waits.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.exchange.over_or_wake(cx.waker()) {
+            Some(over) => self.lingers_from(over).poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    fn lingers_from(&mut self, over: Instant) -> &mut Timer {
+        self.linger
+            .get_or_insert_with(|| Timer::new(Deadline::after_at(LINGER, over)))
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.exchange.sent();
     }
 }
 
@@ -94,30 +164,44 @@ struct BodyFailed;
 #[error("the request body is not of its announced length")]
 struct WrongLength;
 
+/// The response has been over for so long that the rest of the request is given up.
+#[derive(Debug, thiserror::Error)]
+#[error("the request body went on for more than {LINGER:?} after the end of the response")]
+struct Unwanted;
+
 /// The body of a request, as hyper sends it.
 pub(super) struct RequestBody<B> {
     body: B,
-    fault: Option<BodyFault>,
+    sender: Option<Sender>,
     /// What is still to come of the announced length. hyper would cut a longer body off, as if it were whole, and after a
     /// shorter one wait for an answer that the server will not give.
     left: Option<u64>,
 }
 
 impl<B: Body> RequestBody<B> {
-    /// A body of the `announced` length, if one is. One that is over before it begins can't fail, and gets no place for an
-    /// error.
-    pub(super) fn new(body: B, announced: Option<u64>) -> (Self, Option<BodyFault>) {
-        let fault = (!body.is_end_stream()).then(BodyFault::default);
+    /// A body of the `announced` length, if one is. One that is over before it begins can't fail and outlasts no response,
+    /// so it shares nothing.
+    pub(super) fn new(body: B, announced: Option<u64>) -> (Self, Option<Answer>) {
+        let exchange = (!body.is_end_stream()).then(|| Arc::new(Exchange::new()));
         let body = Self {
             body,
-            fault: fault.clone(),
+            sender: exchange.clone().map(|exchange| Sender {
+                exchange,
+                linger: None,
+            }),
             left: announced,
         };
-        (body, fault)
+        (body, exchange.map(Answer))
     }
 
     fn is_short(&self) -> bool {
         self.left.is_some_and(|left| left > 0)
+    }
+
+    /// Whether it goes on although it has had its time. At a tie, its end wins.
+    fn is_late(&mut self) -> bool {
+        let ends = self.body.is_end_stream() || self.left == Some(0);
+        !ends && self.sender.as_mut().is_some_and(Sender::is_late)
     }
 
     /// Counts a frame, or the end.
@@ -151,9 +235,17 @@ where
         // This runs in the task of the connection, which over HTTP/2 carries other calls too: a panic ends this one only.
         let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx)));
         let error: BoxError = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Pending) => {
+                return match &mut this.sender {
+                    Some(sender) => sender.poll_late(cx).map(|()| Some(Err(Unwanted.into()))),
+                    None => Poll::Pending,
+                };
+            }
             Ok(Poll::Ready(frame)) => match frame.transpose() {
                 Ok(frame) => match this.account(frame.as_ref()) {
+                    Ok(()) if frame.as_ref().is_some_and(Frame::is_data) && this.is_late() => {
+                        return Poll::Ready(Some(Err(Unwanted.into())));
+                    }
                     Ok(()) => return Poll::Ready(frame.map(Ok)),
                     Err(error) => error.into(),
                 },
@@ -161,10 +253,10 @@ where
             },
             Err(payload) => panic_message(payload.as_ref()).into(),
         };
-        let Some(fault) = &this.fault else {
+        let Some(sender) = &this.sender else {
             return Poll::Ready(Some(Err(error)));
         };
-        *lock(&fault.error) = Some(error);
+        sender.exchange.fail(error);
         Poll::Ready(Some(Err(BodyFailed.into())))
     }
 
@@ -226,4 +318,157 @@ fn said_length(headers: &HeaderMap) -> Option<u64> {
         return None;
     }
     digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, Full, StreamBody};
+    use tokio::sync::mpsc;
+    use tokio_test::task::{Spawn, spawn};
+
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_millis(1);
+
+    type Upload = Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>;
+
+    struct Rig {
+        body: Spawn<RequestBody<Upload>>,
+        answer: Option<Answer>,
+        pieces: Option<mpsc::UnboundedSender<&'static str>>,
+    }
+
+    impl Rig {
+        fn new(announced: Option<u64>) -> Self {
+            let (pieces, mut sent) = mpsc::unbounded_channel::<&str>();
+            let frames = futures_util::stream::poll_fn(move |cx| {
+                let piece = ready!(sent.poll_recv(cx));
+                Poll::Ready(piece.map(|piece| Ok(Frame::data(Bytes::from(piece)))))
+            });
+            let upload: Upload = Box::pin(StreamBody::new(frames));
+            let (body, answer) = RequestBody::new(upload, announced);
+            Self {
+                body: spawn(body),
+                answer,
+                pieces: Some(pieces),
+            }
+        }
+
+        fn poll(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            self.body.enter(|cx, body| body.poll_frame(cx))
+        }
+
+        fn send(&self, piece: &'static str) {
+            self.pieces
+                .as_ref()
+                .expect("not ended")
+                .send(piece)
+                .unwrap();
+        }
+
+        #[track_caller]
+        fn passes(&mut self, piece: &'static str) {
+            self.send(piece);
+            let Poll::Ready(Some(Ok(frame))) = self.poll() else {
+                panic!("no frame");
+            };
+            assert_eq!(frame.into_data().unwrap(), piece);
+        }
+
+        #[track_caller]
+        fn is_given_up(&mut self) {
+            let Poll::Ready(Some(Err(error))) = self.poll() else {
+                panic!("no error");
+            };
+            assert!(error.is::<Unwanted>(), "{error}");
+        }
+    }
+
+    async fn pass(time: Duration) {
+        tokio::time::advance(time).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stalls_is_given_up_after_the_response() {
+        let mut rig = Rig::new(Some(100_000));
+        rig.passes("ab");
+        assert!(rig.poll().is_pending());
+        // It may wait as long as the response is wanted.
+        pass(10 * LINGER).await;
+        assert!(!rig.body.is_woken());
+        assert!(rig.poll().is_pending());
+        drop(rig.answer.take());
+        assert!(rig.body.is_woken());
+        assert!(rig.poll().is_pending());
+        pass(LINGER - MOMENT).await;
+        assert!(rig.poll().is_pending());
+        pass(2 * MOMENT).await;
+        assert!(rig.body.is_woken());
+        rig.is_given_up();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_drips_is_given_up_as_well() {
+        let mut rig = Rig::new(None);
+        drop(rig.answer.take());
+        for _ in 0..5 {
+            rig.passes("drip");
+            assert!(rig.poll().is_pending());
+            pass(LINGER / 5).await;
+        }
+        rig.send("drip");
+        rig.is_given_up();
+    }
+
+    /// Nobody asks it for long: the time is from the end of the response all the same.
+    #[tokio::test(start_paused = true)]
+    async fn the_time_counts_from_the_first_end_of_the_response() {
+        let mut rig = Rig::new(None);
+        rig.answer.as_ref().expect("one").finish();
+        pass(LINGER - MOMENT).await;
+        drop(rig.answer.take());
+        assert!(rig.poll().is_pending());
+        pass(2 * MOMENT).await;
+        rig.is_given_up();
+    }
+
+    // At a tie, too.
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_ends_is_whole() {
+        for time in [Duration::ZERO, LINGER] {
+            let mut rig = Rig::new(Some(4));
+            drop(rig.answer.take());
+            rig.passes("ab");
+            pass(time).await;
+            // The last of what was announced.
+            rig.passes("cd");
+            drop(rig.pieces.take());
+            assert!(matches!(rig.poll(), Poll::Ready(None)));
+
+            let mut rig = Rig::new(None);
+            drop(rig.answer.take());
+            assert!(rig.poll().is_pending());
+            drop(rig.pieces.take());
+            pass(time).await;
+            assert!(matches!(rig.poll(), Poll::Ready(None)));
+        }
+    }
+
+    /// The task of an HTTP/1.1 connection goes on with other calls.
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_gone_wakes_nobody() {
+        let mut rig = Rig::new(None);
+        assert!(rig.poll().is_pending());
+        let empty: Upload = Box::pin(Full::default().map_err(Into::into));
+        let none = RequestBody::new(empty, None).0;
+        drop(std::mem::replace(&mut *rig.body, none));
+        drop(rig.answer.take());
+        assert!(!rig.body.is_woken());
+    }
+
+    #[test]
+    fn a_request_without_a_body_shares_nothing() {
+        let (body, answer) = RequestBody::new(Full::<Bytes>::default(), None);
+        assert!(body.sender.is_none() && answer.is_none());
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hyper_util::client::legacy;
 
-use super::body::BodyFault;
+use super::body::Answer;
 use super::connector::ConnectTimedOut;
 use crate::error::{BoxError, cause_ref};
 
@@ -52,8 +52,8 @@ impl ClientError {
         }
     }
 
-    pub(super) fn from_exchange(error: legacy::Error, fault: Option<&BodyFault>) -> Self {
-        if let Some(own) = Self::from_fault(fault) {
+    pub(super) fn from_exchange(error: legacy::Error, answer: Option<&Answer>) -> Self {
+        if let Some(own) = Self::from_request(answer) {
             return own;
         }
         let kind = if error.is_connect() {
@@ -77,18 +77,18 @@ impl ClientError {
         }
     }
 
-    pub(super) fn from_body(error: hyper::Error, fault: Option<&BodyFault>) -> Self {
-        Self::from_fault(fault).unwrap_or_else(|| Self {
+    pub(super) fn from_body(error: hyper::Error, answer: Option<&Answer>) -> Self {
+        Self::from_request(answer).unwrap_or_else(|| Self {
             kind: Kind::ResponseBody,
             source: Some(error.into()),
         })
     }
 
     /// A request body that failed is the cause, whatever the failure looks like on the connection.
-    fn from_fault(fault: Option<&BodyFault>) -> Option<Self> {
+    fn from_request(answer: Option<&Answer>) -> Option<Self> {
         Some(Self {
             kind: Kind::RequestBody,
-            source: Some(fault?.take()?),
+            source: Some(answer?.take_error()?),
         })
     }
 

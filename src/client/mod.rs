@@ -70,7 +70,8 @@
 //! # Connections
 //!
 //! A connection whose response was not read to its end is closed, never used again, unless the rest had arrived already;
-//! so is one on which a server sent more than it had announced. Each connection is driven by a task on the Tokio runtime in
+//! so is one on which a server sent more than it had announced, and one on which the rest of a request still has to be sent
+//! five seconds after the end of the response. Each connection is driven by a task on the Tokio runtime in
 //! which the call was made. It ends when the peer closes, when the connection has been idle for
 //! [`idle_timeout`](ClientBuilder::idle_timeout), or, once idle, when the last clone of the client is dropped.
 //!
@@ -81,6 +82,7 @@ mod body;
 mod builder;
 mod connector;
 mod error;
+mod exchange;
 mod service;
 #[cfg(feature = "tls")]
 mod tls;

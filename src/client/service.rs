@@ -12,7 +12,7 @@ use http_body::Body;
 use hyper_util::client::legacy;
 use tower::Service;
 
-use super::body::{BodyFault, RequestBody, announce};
+use super::body::{Answer, RequestBody, announce};
 use super::connector::Connector;
 use super::{ClientBody, ClientBuilder, ClientError};
 use crate::error::BoxError;
@@ -36,6 +36,12 @@ use crate::error::BoxError;
 ///
 /// Dropping the future, or the body of the response, cancels the exchange: an HTTP/1.1 connection is closed, of an HTTP/2
 /// connection only that stream is reset. Nobody else's call is affected. A connection that is still being made is given up.
+///
+/// A server may answer before it has read the request. When its response is over (read to its end, or dropped), the body of
+/// the request may go on for five more seconds, so that it can end and the connection be used again. After that it is dropped,
+/// and the connection closed, or the stream reset: a caller that stalls in the middle of an upload holds neither for longer.
+/// Only a server that leaves what it was sent in its socket does, because hyper asks for no more of a body until there is
+/// room.
 ///
 /// # Panics
 ///
@@ -120,11 +126,11 @@ where
         // hyper would send HTTP/1.0 on, and refuse HTTP/2 where the server speaks HTTP/1.1.
         parts.version = Version::HTTP_11;
         let announced = announce(&parts.method, &mut parts.headers, &body);
-        let (body, fault) = RequestBody::new(body, announced);
+        let (body, answer) = RequestBody::new(body, announced);
         ClientFuture {
             state: State::Sent {
                 future: self.inner.request(Request::from_parts(parts, body)),
-                fault,
+                answer,
             },
         }
     }
@@ -171,7 +177,7 @@ pub struct ClientFuture {
 enum State {
     Sent {
         future: legacy::ResponseFuture,
-        fault: Option<BodyFault>,
+        answer: Option<Answer>,
     },
     Refused(Option<ClientError>),
 }
@@ -181,12 +187,12 @@ impl Future for ClientFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.state {
-            State::Sent { future, fault } => {
+            State::Sent { future, answer } => {
                 let result = ready!(Pin::new(future).poll(cx));
-                let fault = fault.take();
+                let answer = answer.take();
                 Poll::Ready(match result {
-                    Ok(response) => Ok(response.map(|body| ClientBody::new(body, fault))),
-                    Err(error) => Err(ClientError::from_exchange(error, fault.as_ref())),
+                    Ok(response) => Ok(response.map(|body| ClientBody::new(body, answer))),
+                    Err(error) => Err(ClientError::from_exchange(error, answer.as_ref())),
                 })
             }
             State::Refused(error) => {

@@ -6,6 +6,7 @@
 //! What the HTTP library decides is pinned as well: a test that says so shows its behaviour, not ours.
 
 pub(crate) mod answers;
+mod early;
 mod fields;
 mod forwarded;
 mod framing;
