@@ -36,7 +36,7 @@ struct Args {
     trusted_hops: u8,
     /// How long the head of a response may take, in milliseconds; the upload of the request is included, so one that takes
     /// longer is answered with 504
-    #[arg(long, value_name = "TIME", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..))]
     timeout_ms: u64,
 }
 

@@ -47,16 +47,13 @@ where
 {
     let mut server = auto::Builder::new(TokioExecutor::new());
     let mut http1 = server.http1();
-    http1
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WITHIN);
-    http1
-        .max_buf_size(MAX_HEAD as usize)
-        .max_headers(MAX_FIELDS);
+    http1.timer(TokioTimer::new());
+    http1.header_read_timeout(HEAD_WITHIN);
+    http1.max_buf_size(MAX_HEAD as usize);
+    http1.max_headers(MAX_FIELDS);
     let mut http2 = server.http2();
-    http2
-        .timer(TokioTimer::new())
-        .max_header_list_size(MAX_HEAD);
+    http2.timer(TokioTimer::new());
+    http2.max_header_list_size(MAX_HEAD);
     // A peer that has gone without a word gives its place back.
     http2.keep_alive_interval(HEAD_WITHIN);
 
