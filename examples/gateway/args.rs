@@ -175,10 +175,7 @@ where
                 value.parse().map_err(|error| wrong(flag, value, error)),
             )?,
             ("max-request-body", _) => max_request_body.set(value, size(flag, value))?,
-            ("trusted-hops", _) => trusted_hops.set(
-                value,
-                value.parse().map_err(|error| wrong(flag, value, error)),
-            )?,
+            ("trusted-hops", _) => trusted_hops.set(value, hops(flag, value))?,
             ("route", _) => routes.push(RouteFlags::new(value)),
             (_, Some(route)) => route.flag(flag, value)?,
             (_, None) => return Err(wrong(flag, value, "there is no --route before it")),
@@ -205,6 +202,14 @@ where
             .collect::<Result<_, _>>()?,
         try_path: None,
     })
+}
+
+fn hops(flag: &str, value: &str) -> Result<usize, UsageError> {
+    match value.parse() {
+        Ok(hops) if hops <= 64 => Ok(hops),
+        Ok(_) => Err(wrong(flag, value, "at most 64 are believed")),
+        Err(error) => Err(wrong(flag, value, error)),
+    }
 }
 
 /// The words of the command line. A value that begins with a dash is joined to its flag, so that it is read as a value.

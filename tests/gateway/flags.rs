@@ -75,7 +75,16 @@ async fn a_bad_size_is_refused() {
 
 #[tokio::test]
 async fn a_bad_count_is_refused() {
-    let values = ["", "x", "-1", "1.5", "1 ", "one", "99999999999999999999"];
+    let values = [
+        "",
+        "x",
+        "-1",
+        "1.5",
+        "1 ",
+        "one",
+        "65",
+        "99999999999999999999",
+    ];
     assert_values_refused("trusted-hops", &values).await;
 }
 
