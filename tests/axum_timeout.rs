@@ -1,75 +1,11 @@
 //! The example `axum_timeout`, run as a user runs it.
 
-use std::path::PathBuf;
-use std::process::Stdio;
-use std::time::Duration;
+#[path = "support/axum_example.rs"]
+mod example;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::net::TcpStream;
-use tokio::process::{Child, ChildStdout, Command};
-use tokio::time::timeout;
+use tokio::io::AsyncReadExt;
 
-/// `target/<profile>/examples/axum_timeout`, as this test is `target/<profile>/deps/axum_timeout-…`.
-fn binary() -> PathBuf {
-    let test = std::env::current_exe().expect("the path of this test");
-    let profile = test
-        .parent()
-        .and_then(|deps| deps.parent())
-        .expect("a target folder");
-    let binary = profile.join("examples/axum_timeout");
-    assert!(
-        binary.is_file(),
-        "there is no {}: run `cargo build --example axum_timeout` first (`cargo test` does)",
-        binary.display()
-    );
-    binary
-}
-
-async fn within<F: Future>(future: F) -> F::Output {
-    timeout(Duration::from_secs(20), future)
-        .await
-        .expect("in time")
-}
-
-type Output = Lines<BufReader<ChildStdout>>;
-
-/// Starts it on a port of its own; returns it with its address and what it prints.
-async fn start() -> (Child, String, Output) {
-    let mut child = Command::new(binary())
-        .arg("127.0.0.1:0")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the example runs");
-    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-    let line = within(lines.next_line())
-        .await
-        .expect("readable")
-        .expect("a line");
-    let address = line
-        .strip_prefix("listening on http://")
-        .expect("where it listens");
-    (child, address.to_owned(), lines)
-}
-
-/// The answer to a request, as text.
-async fn ask(address: &str, request: &str) -> String {
-    let mut stream = within(TcpStream::connect(address))
-        .await
-        .expect("it listens");
-    let request = format!("{request}host: a\r\nconnection: close\r\n\r\n");
-    stream
-        .write_all(request.as_bytes())
-        .await
-        .expect("writable");
-    let mut answer = String::new();
-    within(stream.read_to_string(&mut answer))
-        .await
-        .expect("an answer");
-    answer
-}
+use example::{ask, start, terminate, within};
 
 /// The value of a field in an answer.
 fn field<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
@@ -79,7 +15,7 @@ fn field<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
 
 #[tokio::test]
 async fn a_field_of_another_task_is_on_the_response_and_a_slow_route_is_answered_for() {
-    let (_child, address, _output) = start().await;
+    let (_child, address, _output) = start("axum_timeout").await;
     let quick = ask(&address, "GET /quick HTTP/1.1\r\n").await;
     assert!(quick.starts_with("HTTP/1.1 200 OK\r\n"), "{quick}");
     assert!(quick.ends_with("\r\n\r\nfound\n"), "{quick}");
@@ -106,15 +42,13 @@ async fn a_field_of_another_task_is_on_the_response_and_a_slow_route_is_answered
 
 #[tokio::test]
 async fn an_order_that_was_begun_is_finished_before_it_stops() {
-    let (mut child, address, mut lines) = start().await;
+    let (mut child, address, mut lines) = start("axum_timeout").await;
     let order = ask(&address, "POST /order HTTP/1.1\r\ncontent-length: 0\r\n").await;
     assert!(
         order.starts_with("HTTP/1.1 504 Gateway Timeout\r\n"),
         "{order}"
     );
-    let pid = child.id().expect("running").to_string();
-    let killed = Command::new("kill").args(["-TERM", &pid]).status().await;
-    assert!(killed.expect("kill runs").success());
+    terminate(&child).await;
     let mut told = Vec::new();
     while let Some(line) = within(lines.next_line()).await.expect("readable") {
         told.push(line);

@@ -1,0 +1,80 @@
+//! An axum example's process, whose one argument is where to listen.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+/// `target/<profile>/examples/<example>`, as this test is `target/<profile>/deps/<test>-…`.
+fn binary(example: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this test");
+    let profile = test.parent().and_then(|deps| deps.parent());
+    let binary = profile
+        .expect("a target folder")
+        .join("examples")
+        .join(example);
+    assert!(
+        binary.is_file(),
+        "there is no {}: run `cargo build --examples` first (`cargo test` does)",
+        binary.display()
+    );
+    binary
+}
+
+pub(crate) async fn within<F: Future>(future: F) -> F::Output {
+    timeout(Duration::from_secs(20), future)
+        .await
+        .expect("in time")
+}
+
+pub(crate) type Output = Lines<BufReader<ChildStdout>>;
+
+/// Starts it on a port of its own; returns it with its address and what it prints.
+pub(crate) async fn start(example: &str) -> (Child, String, Output) {
+    let mut child = Command::new(binary(example))
+        .arg("127.0.0.1:0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the example runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let line = within(lines.next_line())
+        .await
+        .expect("readable")
+        .expect("a line");
+    let address = line
+        .strip_prefix("listening on http://")
+        .expect("where it listens");
+    (child, address.to_owned(), lines)
+}
+
+/// The answer to a request that is written as far as its first fields, as text.
+pub(crate) async fn ask(address: &str, request: &str) -> String {
+    let mut stream = within(TcpStream::connect(address))
+        .await
+        .expect("it listens");
+    let request = format!("{request}host: a\r\nconnection: close\r\n\r\n");
+    stream
+        .write_all(request.as_bytes())
+        .await
+        .expect("writable");
+    let mut answer = String::new();
+    within(stream.read_to_string(&mut answer))
+        .await
+        .expect("an answer");
+    answer
+}
+
+/// Sends SIGTERM.
+pub(crate) async fn terminate(child: &Child) {
+    let pid = child.id().expect("running").to_string();
+    let killed = Command::new("kill").args(["-TERM", &pid]).status().await;
+    assert!(killed.expect("kill runs").success());
+}
