@@ -21,8 +21,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::HeaderName;
-use http::{HeaderValue, Response};
+use http::header::{CONTENT_LENGTH, HeaderName};
+use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -221,6 +221,24 @@ where
             Kind::Own { chunks } => chunks.size_hint(),
         }
     }
+}
+
+/// The answer to HEAD: the head that GET would have, its length included (RFC 9110 §9.3.2). hyper's server leaves the content
+/// off over HTTP/1.1 only.
+pub(crate) fn without_content<B: Body<Data = Bytes>>(
+    mut response: Response<ResponseBody<B>>,
+) -> Response<ResponseBody<B>> {
+    let body = response.body();
+    let (status, ends) = (response.status(), body.is_end_stream());
+    // RFC 9110 §8.6: these have no length to say.
+    if !ends && !status.is_informational() && status != StatusCode::NO_CONTENT {
+        if let Some(len) = body.size_hint().exact() {
+            response
+                .headers_mut()
+                .insert(CONTENT_LENGTH, HeaderValue::from(len));
+        }
+    }
+    response.map(|_| ResponseBody::empty())
 }
 
 /// A body of any type behind one allocation, with its error boxed.

@@ -10,15 +10,13 @@ use std::task::{self, Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    CONTENT_LENGTH, EXPECT, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-};
+use http::header::{EXPECT, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use http::header::{IF_RANGE, IF_UNMODIFIED_SINCE, RANGE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body;
 use tower::{Layer, Service, ServiceExt};
 
-use crate::body::{Completeness, ResponseBody};
+use crate::body::{Completeness, ResponseBody, without_content};
 use crate::clone_request::BodyWatch;
 use crate::deadline::{Deadline, Timer};
 use crate::error::{BoxError, ClientFault, Problem, cause_ref};
@@ -271,7 +269,7 @@ where
                 };
                 let response = marked(response);
                 if is_head {
-                    without_body(response)
+                    without_content(response)
                 } else {
                     response
                 }
@@ -343,21 +341,6 @@ fn marked<B>(mut response: Response<B>) -> Response<B> {
         }
     }
     response
-}
-
-/// The answer to HEAD: the head that GET would have, its length included (RFC 9110 §9.3.2).
-fn without_body<B: Body<Data = Bytes>>(
-    mut response: Response<ResponseBody<B>>,
-) -> Response<ResponseBody<B>> {
-    let body = response.body();
-    if !body.is_end_stream() {
-        if let Some(len) = body.size_hint().exact() {
-            response
-                .headers_mut()
-                .insert(CONTENT_LENGTH, HeaderValue::from(len));
-        }
-    }
-    response.map(|_| ResponseBody::empty())
 }
 
 /// The future of [`MergeService`].

@@ -71,6 +71,9 @@
 //! | 500, with [`MissingPeer`] among its extensions | nobody has said where the request came from |
 //! | 501 | `CONNECT`, `TRACE`; the body is in a transfer coding other than `chunked` |
 //! | 502 | the response is an interim one, changes to a protocol that was not asked for, is in a transfer coding other than `chunked`, or its head is over the bound |
+//!
+//! The answer to `HEAD`, whoever has made it, has the length of its content and no content: over HTTP/2, hyper's server would
+//! send it.
 
 mod body;
 mod forwarded;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::Service;
@@ -15,7 +15,7 @@ use super::ProxyHeadersBody;
 use super::layer::Config;
 use super::request::{Exchange, Refusal, admit};
 use super::response::pass_back;
-use crate::body::ResponseBody;
+use crate::body::{ResponseBody, without_content};
 
 /// The service of [`ProxyHeadersLayer`](super::ProxyHeadersLayer).
 ///
@@ -61,6 +61,7 @@ impl<S, B, ResBody> Service<Request<B>> for ProxyHeaders<S>
 where
     S: Service<Request<ProxyHeadersBody<B>>, Response = Response<ResBody>>,
     B: Body,
+    ResBody: Body<Data = Bytes>,
 {
     type Response = Response<ResponseBody<ProxyHeadersBody<ResBody>>>;
     type Error = S::Error;
@@ -72,6 +73,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
+        let is_head = parts.method == Method::HEAD;
         let state = match admit(&self.config, &mut parts, !body.is_end_stream()) {
             Ok(exchange) => {
                 let request = Request::from_parts(parts, ProxyHeadersBody::new(body));
@@ -83,7 +85,7 @@ where
             }
             Err(refusal) => State::Refused { refusal },
         };
-        ProxyHeadersFuture { state }
+        ProxyHeadersFuture { state, is_head }
     }
 }
 
@@ -93,6 +95,7 @@ pin_project! {
     pub struct ProxyHeadersFuture<F> {
         #[pin]
         state: State<F>,
+        is_head: bool,
     }
 }
 
@@ -108,28 +111,36 @@ pin_project! {
 impl<F, ResBody, E> Future for ProxyHeadersFuture<F>
 where
     F: Future<Output = Result<Response<ResBody>, E>>,
+    ResBody: Body<Data = Bytes>,
 {
     type Output = Result<Response<ResponseBody<ProxyHeadersBody<ResBody>>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let refusal = match self.project().state.project() {
+        let this = self.project();
+        let passed = match this.state.project() {
             StateProj::Called {
                 future,
                 exchange,
                 config,
             } => {
                 let (mut head, body) = ready!(future.poll(cx))?.into_parts();
-                match pass_back(config, exchange, &mut head) {
-                    Ok(()) => {
-                        let body = ResponseBody::inner(ProxyHeadersBody::new(body));
-                        return Poll::Ready(Ok(Response::from_parts(head, body)));
-                    }
-                    Err(refusal) => refusal,
-                }
+                pass_back(config, exchange, &mut head).map(|()| {
+                    let body = ResponseBody::inner(ProxyHeadersBody::new(body));
+                    Response::from_parts(head, body)
+                })
             }
-            StateProj::Refused { refusal } => *refusal,
+            StateProj::Refused { refusal } => Err(*refusal),
         };
-        let response: Response<Bytes> = refusal.into_response();
-        Poll::Ready(Ok(response.map(ResponseBody::own)))
+        let response = passed.unwrap_or_else(|refusal| {
+            let response: Response<Bytes> = refusal.into_response();
+            response.map(ResponseBody::own)
+        });
+        // One that has no content says itself how long it would be.
+        Poll::Ready(Ok(
+            match *this.is_head && !response.body().is_end_stream() {
+                true => without_content(response),
+                false => response,
+            },
+        ))
     }
 }

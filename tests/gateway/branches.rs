@@ -6,6 +6,7 @@ use crate::backend::{Backend, json};
 use crate::caller::{chunk, request};
 use crate::process::{Gateway, Run};
 use crate::serving::Http2;
+use crate::wire::ask::{Ask, BOTH_PROTOCOLS};
 use crate::wire::http1::Framing;
 
 /// Two backends, `a` with and `b` without credentials, behind `/dash/{id}` and, for the first success, `/first/{id}`.
@@ -411,9 +412,10 @@ async fn a_value_that_would_climb_is_refused() {
         "%ed%a0%80",
     ] {
         for route in ["dash", "first"] {
-            let bytes = request("GET", &format!("/{route}/{value}"), &[], "");
-            let answer = rig.gateway.send(bytes).await;
-            answer.problem(400);
+            let ask = Ask::get(&format!("/{route}/{value}"));
+            for protocol in BOTH_PROTOCOLS {
+                rig.gateway.ask(protocol, &ask).await.problem(400);
+            }
         }
     }
     // `b` has the value in its query, where it could do no harm; it may have been asked before `a` refused it.

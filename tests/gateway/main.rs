@@ -30,6 +30,10 @@ use wire::{NOISE, backend, caller, within};
 
 /// For the tests that every example is held to.
 async fn front(backend: &backend::Backend, hops: usize) -> process::Gateway {
+    run(backend, hops).start().await
+}
+
+fn run(backend: &backend::Backend, hops: usize) -> process::Run {
     process::Run::new()
         .flag("trusted-hops", &hops.to_string())
         .route("/x/{id}")
@@ -37,8 +41,6 @@ async fn front(backend: &backend::Backend, hops: usize) -> process::Gateway {
         .flag("merge", "first")
         .flag("credentials", "a")
         .flag("timeout", "15s")
-        .start()
-        .await
 }
 
 /// What goes for every request to any backend.

@@ -1,6 +1,7 @@
 //! What goes back: everything but the connection's own, within the bound on its head.
 
 use http::StatusCode;
+use http_body::Body;
 
 use super::*;
 
@@ -28,6 +29,33 @@ fn a_response_passes_as_it_is() {
         );
         assert_eq!(answer.body, "content");
     }
+}
+
+// B24: hyper's server sends it over HTTP/2.
+#[test]
+fn an_answer_to_head_has_no_content() {
+    let head = |host: &str| request("HEAD / HTTP/2", &[("host", host)]);
+    // Whoever has made it: the service within, or the layer.
+    for (host, status) in [("h", 404), ("a b", 400)] {
+        let mut given = response(404, &[]);
+        *given.body_mut() = "content".into();
+        let (seen, response) = tokio_test::block_on(exchange(&layer(), head(host), given));
+        assert_eq!(seen.is_some(), status == 404);
+        assert_eq!(response.status(), status);
+        assert!(response.body().is_end_stream());
+        let length = line(response.headers(), "content-length").expect("that of GET");
+        assert!(length == "7" || seen.is_none(), "{length}");
+    }
+    // RFC 9110 §8.6
+    let mut given = response(204, &[]);
+    *given.body_mut() = "content".into();
+    let none = answer(&layer(), head("h"), given);
+    assert_eq!(line(&none.headers, "content-length"), None);
+    assert_eq!(none.body, "");
+    // What says so itself has the last word.
+    let given = response(200, &[("content-length", "1000")]);
+    let answer = answer(&layer(), head("h"), given);
+    assert_eq!(line(&answer.headers, "content-length"), Some("1000"));
 }
 
 #[test]

@@ -51,6 +51,26 @@ async fn an_asterisk_is_for_options_only() {
     assert_eq!(rig.backend.record().connections, 0);
 }
 
+// B24
+#[tokio::test]
+async fn an_answer_to_head_has_no_content() {
+    let rig = Rig::new().await;
+    let mut caller = rig.server.connect().await;
+    let mut http2 = rig.server.http2().await;
+    // Refused by the layers within, and by the outermost.
+    for (round, target) in [(0, "/x/%2e%2e"), (1, "/x/a%2f..%2f..%2fb"), (2, "*")] {
+        let head = Ask::new("HEAD", target);
+        caller.send(head.http1().0).await;
+        assert_eq!(caller.answer_to_head().await.status, 400, "{target}");
+        let stream = 2 * round + 1;
+        head.send_over_http2(&mut http2, stream).await;
+        let answer = http2.heard(stream).await.answer();
+        assert_eq!((answer.status, &*answer.body), (400, &b""[..]), "{target}");
+    }
+    // Nothing of a body came, or this would not be the next answer.
+    assert_eq!(caller.ask(&Ask::get("/x/7")).await.text(), "{}");
+}
+
 #[tokio::test]
 async fn max_forwards_is_counted_down() {
     let rig = Rig::new().await;

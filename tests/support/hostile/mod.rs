@@ -1,7 +1,8 @@
 //! What no caller may achieve, over HTTP/1.1 and over HTTP/2: the same tests for every example.
 //!
-//! A test target that uses them has in its root `async fn front(&Backend, hops: usize) -> Server`: an example that sends
-//! `/x/{id}` on to the backend's `/x/{id}`, answers with what that says, and believes so many proxies before it.
+//! A test target that uses them has in its root `fn run(&Backend, hops: usize) -> Run`: an example that sends `/x/{id}` on to
+//! the backend's `/x/{id}`, answers with what that says, and believes so many proxies before it; and `async fn front`, which
+//! starts it.
 //!
 //! What the HTTP library decides is pinned as well: a test that says so shows its behaviour, not ours.
 
@@ -12,6 +13,7 @@ mod forwarded;
 mod framing;
 mod host;
 mod http2;
+mod ipv6;
 mod methods;
 mod responses;
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpSocket};
@@ -11,6 +11,9 @@ use tokio::task::JoinHandle;
 
 use super::http1::{Body, Head, Wire};
 use super::within;
+
+/// Where a backend is unless a test wants it elsewhere.
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// What a hostile backend says, and no answer may repeat.
 pub(crate) const SECRET: &str = "UPSTREAM";
@@ -145,10 +148,17 @@ enum There {
     },
 }
 
-fn bind() -> (TcpSocket, SocketAddr) {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    socket.bind(any).expect("a free port");
+/// A free port of one of this machine's own addresses.
+fn bind(ip: IpAddr) -> (TcpSocket, SocketAddr) {
+    let socket = match ip {
+        IpAddr::V4(_) => TcpSocket::new_v4(),
+        IpAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let bound = socket.and_then(|socket| {
+        socket.bind(SocketAddr::from((ip, 0)))?;
+        Ok(socket)
+    });
+    let socket = bound.unwrap_or_else(|error| panic!("this machine has no {ip}: {error}"));
     let address = socket.local_addr().expect("an address");
     (socket, address)
 }
@@ -159,7 +169,14 @@ impl Backend {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (socket, address) = bind();
+        Self::at(HERE, script)
+    }
+
+    fn at<F>(ip: IpAddr, script: impl Fn(Peer) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (socket, address) = bind(ip);
         let listener = socket.listen(1024).expect("a listener");
         let (sender, record) = watch::channel(Record::default());
         let accepting = tokio::spawn(accept(listener, Arc::new(sender), script));
@@ -172,7 +189,11 @@ impl Backend {
 
     /// Refuses every connection.
     pub(crate) fn refuses() -> Self {
-        let (socket, address) = bind();
+        Self::refuses_at(HERE)
+    }
+
+    pub(crate) fn refuses_at(ip: IpAddr) -> Self {
+        let (socket, address) = bind(ip);
         Self(Arc::new(Inner {
             address,
             record: watch::channel(Record::default()).1,
@@ -182,8 +203,15 @@ impl Backend {
 
     /// Answers every request with what `reply` makes of it, and keeps the connection.
     pub(crate) fn replies(reply: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::replies_at(HERE, reply)
+    }
+
+    pub(crate) fn replies_at(
+        ip: IpAddr,
+        reply: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
         let reply = Arc::new(reply);
-        Self::new(move |mut peer| {
+        Self::at(ip, move |mut peer| {
             let reply = Arc::clone(&reply);
             async move {
                 while let Some(request) = peer.request().await {

@@ -117,6 +117,7 @@ impl Answer {
             );
         }
         assert!(!text.contains("127.0.0.1"), "{text}");
+        assert!(!text.contains("[::1]"), "{text}");
         assert!(!text.contains("localhost"), "{text}");
         answer
     }
