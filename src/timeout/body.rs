@@ -1,6 +1,7 @@
 //! The body that is held to its call's deadline, and to a limit between its frames.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,14 +21,25 @@ pin_project! {
     ///
     /// The deadline is absolute: a body that drips is ended as one that stalls. Only what is here of a body that says how
     /// long it is may be read out after it, as its reader is late and not the body. An idle limit counts only while the
-    /// reader waits. After the error the body is over. Frames, trailers, `size_hint` and `is_end_stream` pass through.
+    /// reader waits. After the error the body is over, and the inner one gone. Frames, trailers, `size_hint` and `is_end_stream` pass through.
     #[derive(Debug)]
     pub struct TimeoutBody<B> {
         #[pin]
-        inner: B,
-        // Boxed: many bodies have none, and these should not be larger for it.
-        limits: Option<Pin<Box<Limits>>>,
-        failed: bool,
+        state: State<B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    #[derive(Debug)]
+    enum State<B> {
+        Open {
+            #[pin]
+            inner: B,
+            // Boxed: many bodies have none, and these should not be larger for it.
+            limits: Option<Pin<Box<Limits>>>,
+        },
+        Failed,
     }
 }
 
@@ -46,25 +58,34 @@ impl<B> TimeoutBody<B> {
     /// Held to the clock's deadline, and to a limit between frames.
     pub(super) fn new(inner: B, clock: Clock, idle: Duration) -> Self {
         let is_limited = clock.enforces().is_some() || idle != Duration::MAX;
+        let limits = is_limited.then(|| {
+            Box::pin(Limits {
+                clock,
+                timer: InlineTimer::new(clock.armed()),
+                idle: Idle::new(idle),
+            })
+        });
         Self {
-            limits: is_limited.then(|| {
-                Box::pin(Limits {
-                    clock,
-                    timer: InlineTimer::new(clock.armed()),
-                    idle: Idle::new(idle),
-                })
-            }),
-            ..Self::unlimited(inner)
+            state: State::Open { inner, limits },
         }
     }
 
     /// Held to nothing.
     pub(super) fn unlimited(inner: B) -> Self {
         Self {
-            inner,
-            limits: None,
-            failed: false,
+            state: State::Open {
+                inner,
+                limits: None,
+            },
         }
+    }
+
+    /// Drops the inner body (DESIGN rule 3). If it panics as it goes, the error is still told.
+    ///
+    /// ## Open => Failed
+    fn fail(self: Pin<&mut Self>) {
+        let mut state = self.project().state;
+        let _ = catch_unwind(AssertUnwindSafe(|| state.set(State::Failed)));
     }
 }
 
@@ -80,22 +101,20 @@ where
     /// that says how long it is may be read out as long as it is here: it was finished in time, and its reader is late. Of
     /// one that does not say, nobody knows whether it would ever end.
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut this = self.project();
-        if *this.failed {
+        let StateProj::Open { mut inner, limits } = self.as_mut().project().state.project() else {
             return Poll::Ready(None);
-        }
-        let polled = this.inner.as_mut().poll_frame(cx);
-        let Some(limits) = this.limits else {
+        };
+        let polled = inner.as_mut().poll_frame(cx);
+        let Some(limits) = limits else {
             return polled.map_err(Into::into);
         };
         let mut limits = limits.as_mut().project();
         let timed_out = match polled {
             Poll::Ready(Some(Ok(_)))
-                if limits.clock.armed().is_overdue()
-                    && this.inner.size_hint().exact().is_none() =>
+                if limits.clock.armed().is_overdue() && inner.size_hint().exact().is_none() =>
             {
                 limits.clock.timed_out(Phase::Body)
             }
@@ -109,18 +128,21 @@ where
                 (Poll::Pending, Poll::Pending) => return Poll::Pending,
             },
         };
-        *this.failed = true;
+        self.fail();
         Poll::Ready(Some(Err(timed_out.into())))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.failed || self.inner.is_end_stream()
+        match &self.state {
+            State::Open { inner, .. } => inner.is_end_stream(),
+            State::Failed => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.failed {
-            true => SizeHint::with_exact(0),
-            false => self.inner.size_hint(),
+        match &self.state {
+            State::Open { inner, .. } => inner.size_hint(),
+            State::Failed => SizeHint::with_exact(0),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Bodies: which of them a time limit ends, and how.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body::Body;
-use http_body_util::BodyExt;
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, StreamBody};
 use tokio::time::{Instant, advance, sleep};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, ServiceExt, service_fn};
@@ -18,7 +18,7 @@ use watershed::deadline::{Deadline, Phase, TimedOut};
 use watershed::error::{BoxError, cause_ref};
 use watershed::timeout::{Scope, TimeoutBody, TimeoutLayer};
 
-use crate::support::{FedBody, Feed, MS};
+use crate::support::{Bomb, FedBody, Feed, MS};
 use crate::{request, with_deadline};
 
 type Limited = ResponseBody<TimeoutBody<FedBody>>;
@@ -120,6 +120,48 @@ async fn what_is_here_of_a_body_of_a_known_length_may_be_read_after_the_deadline
     assert_eq!(ended_by(poll(&mut body)).phase, Phase::Body);
     feed.data("c");
     assert!(assert_ready!(poll(&mut body)).is_none());
+}
+
+/// Whoever keeps the body after its error keeps no connection with it.
+#[tokio::test(start_paused = true)]
+async fn a_body_is_gone_before_anybody_is_told_that_it_is_late() {
+    for (layer, phase) in [
+        (whole(10 * MS), Phase::Body),
+        (TimeoutLayer::new(10 * MS).idle(5 * MS), Phase::Idle),
+    ] {
+        let (feed, mut body) = body(layer).await;
+        assert_pending!(poll(&mut body));
+        advance(10 * MS).await;
+        assert!(!feed.is_dropped());
+        assert_eq!(ended_by(poll(&mut body)).phase, phase);
+        assert!(feed.is_dropped());
+        assert_eq!(
+            (body.size_hint().exact(), body.is_end_stream()),
+            (Some(0), true)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_body_that_panics_as_it_goes_takes_no_error_along() {
+    let service = service_fn(|_| async {
+        let bomb = Bomb("as it goes");
+        let frame = async move {
+            let _bomb = bomb;
+            pending::<Result<Frame<Bytes>, BoxError>>().await
+        };
+        let stalls = StreamBody::new(Box::pin(futures_util::stream::once(frame)));
+        Ok::<_, BoxError>(Response::new(stalls))
+    });
+    let response = whole(10 * MS).layer(service).oneshot(request()).await;
+    let mut body = task::spawn(response.expect("in time").into_body());
+    assert_pending!(body.enter(|cx, body| body.poll_frame(cx)));
+    advance(10 * MS).await;
+    let error = assert_ready!(body.enter(|cx, body| body.poll_frame(cx)))
+        .expect("not a silent end")
+        .expect_err("late");
+    assert!(cause_ref::<TimedOut>(error.as_ref()).is_some());
+    assert!(assert_ready!(body.enter(|cx, body| body.poll_frame(cx))).is_none());
 }
 
 // T22
