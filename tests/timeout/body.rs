@@ -1,15 +1,16 @@
 //! Bodies: which of them a time limit ends, and how.
 
-use std::future::{pending, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, StreamBody};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, advance, sleep};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, ServiceExt, service_fn};
@@ -108,18 +109,164 @@ async fn a_body_that_stalls_past_the_deadline_ends_with_an_error_and_the_head_st
 
 /// A merge's answer at its deadline is such a body: finished in time, and read just after it.
 #[tokio::test(start_paused = true)]
-async fn what_is_here_of_a_body_of_a_known_length_may_be_read_after_the_deadline() {
+async fn what_is_whole_at_the_deadline_may_be_read_however_late_its_reader_is() {
+    let (feed, mut body) = body(whole(10 * MS).idle(5 * MS)).await;
+    for data in ["a", "", "b", "c"] {
+        feed.data(data);
+    }
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-sum", HeaderValue::from_static("1"));
+    feed.trailers(trailers.clone());
+    feed.end();
+    for (data, left) in [("a", 2), ("b", 1), ("c", 0)] {
+        advance(Duration::from_secs(3600)).await;
+        assert_eq!(assert_ready!(poll(&mut body)).unwrap().unwrap(), data);
+        // All of it was taken at once.
+        assert!(feed.is_dropped());
+        assert_eq!(
+            (body.size_hint().exact(), body.is_end_stream()),
+            (Some(left), false)
+        );
+    }
+    let frame = assert_ready!(body.enter(|cx, body| body.poll_frame(cx)));
+    let frame = frame.expect("a frame").expect("in time");
+    assert_eq!(frame.into_trailers().expect("trailers"), trailers);
+    assert!(body.is_end_stream());
+    assert!(assert_ready!(poll(&mut body)).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_not_whole_at_the_deadline_ends_there() {
     let (feed, mut body) = body(whole(10 * MS)).await;
     feed.data("a");
     feed.data("b");
-    advance(20 * MS).await;
     assert_eq!(assert_ready!(poll(&mut body)).unwrap().unwrap(), "a");
     advance(20 * MS).await;
-    assert_eq!(assert_ready!(poll(&mut body)).unwrap().unwrap(), "b");
     // The third byte is not here.
-    assert_eq!(ended_by(poll(&mut body)).phase, Phase::Body);
-    feed.data("c");
+    assert_eq!(
+        ended_by(poll(&mut body)),
+        TimedOut::new(Phase::Body, 24 * MS, 10 * MS)
+    );
+    assert!(feed.is_dropped());
     assert!(assert_ready!(poll(&mut body)).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_has_failed_by_the_deadline_says_how() {
+    let (feed, mut body) = body(whole(10 * MS)).await;
+    feed.data("a");
+    feed.data("b");
+    feed.fail("cut");
+    advance(20 * MS).await;
+    let error = assert_ready!(poll(&mut body)).expect("an error");
+    assert_eq!(error.expect_err("cut").to_string(), "cut");
+    assert!(feed.is_dropped());
+    assert!(assert_ready!(poll(&mut body)).is_none());
+}
+
+/// A body that makes each frame when it is asked for one, as one does whose backend is always ahead of its reader.
+struct Made {
+    frame: Bytes,
+    frames: usize,
+    /// What it says that it has, if that is not what it has.
+    says: Option<u64>,
+    alive: Arc<()>,
+}
+
+impl Made {
+    const MIB: usize = 1024 * 1024;
+
+    fn of(frames: usize, len: usize) -> Self {
+        Self {
+            frame: Bytes::from(vec![b'x'; len]),
+            frames,
+            says: None,
+            alive: Arc::default(),
+        }
+    }
+
+    fn saying(self, says: u64) -> Self {
+        Self {
+            says: Some(says),
+            ..self
+        }
+    }
+}
+
+impl Body for Made {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        // It counts against the turn of its reader's task, as a channel does.
+        let (sender, mut receiver) = oneshot::channel();
+        sender.send(()).expect("open");
+        ready!(Pin::new(&mut receiver).poll(cx)).expect("sent");
+        if self.frames == 0 {
+            // It has said that it is over. A connection may not know yet that nobody writes any more.
+            return Poll::Pending;
+        }
+        self.frames -= 1;
+        Poll::Ready(Some(Ok(Frame::data(self.frame.clone()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.frames == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let has = (self.frames * self.frame.len()) as u64;
+        SizeHint::with_exact(self.says.unwrap_or(has))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_a_known_length_does_not_outrun_its_deadline() {
+    let mib = Made::MIB as u64;
+    for (made, is_whole) in [
+        (Made::of(1, 1), true),
+        (Made::of(64 * 1024, 1), true),
+        (Made::of(64 * 1024 + 1, 1), false),
+        (Made::of(64 * 1024 + 1, 0), false),
+        (Made::of(64, Made::MIB), true),
+        (Made::of(65, Made::MIB), false),
+        // One that is longer than it says.
+        (Made::of(65, Made::MIB).saying(1), false),
+        // One that says more is not read.
+        (Made::of(1, 1).saying(64 * mib + 1), false),
+        (Made::of(1, 1).saying(u64::MAX), false),
+    ] {
+        let alive = Arc::downgrade(&made.alive);
+        let mut left = made.frames;
+        let made = Mutex::new(Some(made));
+        let service = service_fn(|_| {
+            let made = made.lock().expect("not poisoned").take();
+            async { Ok::<_, BoxError>(Response::new(made.expect("called once"))) }
+        });
+        let layer = whole(10 * MS).idle(5 * MS);
+        let response = layer.layer(service).oneshot(request()).await;
+        let mut body = task::spawn(response.expect("in time").into_body());
+        let mut poll = || body.enter(|cx, body| body.poll_frame(cx));
+        advance(Duration::from_secs(3600)).await;
+        let mut frame = assert_ready!(poll());
+        assert_eq!(alive.strong_count(), 0);
+        if !is_whole {
+            let error = frame.expect("not a silent end").expect_err("late");
+            let timed_out: &TimedOut = cause_ref(error.as_ref()).expect("a timeout");
+            assert_eq!(timed_out.phase, Phase::Body);
+            frame = assert_ready!(poll());
+            left = 0;
+        }
+        while let Some(read) = frame {
+            read.expect("no error");
+            left -= 1;
+            frame = assert_ready!(poll());
+        }
+        assert_eq!(left, 0);
+    }
 }
 
 /// Whoever keeps the body after its error keeps no connection with it.
