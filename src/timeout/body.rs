@@ -112,38 +112,45 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let (mut inner, limits) = match self.as_mut().project().state.project() {
-            StateProj::Open { inner, limits } => (inner, limits),
-            StateProj::Rest { rest } => return Poll::Ready(rest.next(cx).map(Ok)),
-            StateProj::Failed => return Poll::Ready(None),
-        };
-        let polled = inner.as_mut().poll_frame(cx);
-        let Some(limits) = limits else {
-            return polled.map_err(Into::into);
-        };
-        let mut limits = limits.as_mut().project();
-        let error = match polled {
-            Poll::Ready(Some(Ok(frame))) if limits.clock.armed().is_overdue() => {
-                let mut rest = Box::new(Rest::new(frame));
-                match rest.take_all(inner, cx) {
-                    Poll::Ready(Ok(())) => {
-                        let first = rest.next(cx);
-                        self.finish(State::Rest { rest });
-                        return Poll::Ready(first.map(Ok));
+        let mut last_look = false;
+        let error = loop {
+            let (mut inner, limits) = match self.as_mut().project().state.project() {
+                StateProj::Open { inner, limits } => (inner, limits),
+                StateProj::Rest { rest } => return Poll::Ready(rest.next(cx).map(Ok)),
+                StateProj::Failed => return Poll::Ready(None),
+            };
+            let polled = inner.as_mut().poll_frame(cx);
+            let Some(limits) = limits else {
+                return polled.map_err(Into::into);
+            };
+            let mut limits = limits.as_mut().project();
+            let timed_out = match polled {
+                Poll::Ready(Some(Ok(frame))) if limits.clock.armed().is_overdue() => {
+                    let mut rest = Box::new(Rest::new(frame));
+                    match rest.take_all(inner, cx) {
+                        Poll::Ready(Ok(())) => {
+                            self.as_mut().finish(State::Rest { rest });
+                            continue;
+                        }
+                        Poll::Ready(Err(error)) => break error,
+                        Poll::Pending => break limits.clock.timed_out(Phase::Body).into(),
                     }
-                    Poll::Ready(Err(error)) => error,
-                    Poll::Pending => limits.clock.timed_out(Phase::Body).into(),
                 }
+                Poll::Ready(frame) => {
+                    limits.idle.waits_no_more();
+                    return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+                }
+                Poll::Pending => match (limits.timer.as_mut().poll(cx), limits.idle.poll(cx)) {
+                    (Poll::Ready(()), _) => limits.clock.timed_out(Phase::Body),
+                    (Poll::Pending, Poll::Ready(timed_out)) => timed_out,
+                    (Poll::Pending, Poll::Pending) => return Poll::Pending,
+                },
+            };
+            // The limit may have come between the two looks, and a frame with it (DESIGN rule 6).
+            if last_look {
+                break timed_out.into();
             }
-            Poll::Ready(frame) => {
-                limits.idle.waits_no_more();
-                return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
-            }
-            Poll::Pending => match (limits.timer.as_mut().poll(cx), limits.idle.poll(cx)) {
-                (Poll::Ready(()), _) => limits.clock.timed_out(Phase::Body).into(),
-                (Poll::Pending, Poll::Ready(timed_out)) => timed_out.into(),
-                (Poll::Pending, Poll::Pending) => return Poll::Pending,
-            },
+            last_look = true;
         };
         self.finish(State::Failed);
         Poll::Ready(Some(Err(error)))

@@ -269,6 +269,72 @@ async fn a_body_of_a_known_length_does_not_outrun_its_deadline() {
     }
 }
 
+/// A body that has nothing when it is looked at before a limit, and a frame when the timer is looked at just after it.
+struct Raced {
+    looks: usize,
+    /// How long the second look takes.
+    takes: Duration,
+    says: Option<u64>,
+    frame: Option<Bytes>,
+}
+
+impl Body for Raced {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.looks += 1;
+        match self.looks {
+            1 => Poll::Pending,
+            2 => {
+                assert!(task::spawn(advance(self.takes)).poll().is_pending());
+                Poll::Pending
+            }
+            _ => Poll::Ready(self.frame.take().map(|data| Ok(Frame::data(data)))),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.says.map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_there_at_a_limit_is_seen_though_it_came_between_two_looks() {
+    let idle = TimeoutLayer::new(MS).idle(10 * MS);
+    for (layer, takes, says, frame) in [
+        (whole(10 * MS), 10, None, Some("a")),
+        (whole(10 * MS), 11, Some(0), Some("a")),
+        (whole(10 * MS), 11, None, None),
+        (idle.clone(), 10, None, Some("a")),
+        (idle.clone(), 11, None, Some("a")),
+        (idle, 11, None, None),
+    ] {
+        let raced = Mutex::new(Some(Raced {
+            looks: 0,
+            takes: MS * takes,
+            says,
+            frame: frame.map(Bytes::from),
+        }));
+        let service = service_fn(|_| {
+            let raced = raced.lock().expect("not poisoned").take();
+            async { Ok::<_, BoxError>(Response::new(raced.expect("called once"))) }
+        });
+        let response = layer.layer(service).oneshot(request()).await;
+        let mut body = task::spawn(response.expect("in time").into_body());
+        let mut poll = || body.enter(|cx, body| body.poll_frame(cx));
+        assert_pending!(poll());
+        if let Some(data) = frame {
+            let frame = assert_ready!(poll()).expect("a frame").expect("in time");
+            assert_eq!(frame.into_data().expect("data"), data);
+        }
+        assert!(assert_ready!(poll()).is_none());
+    }
+}
+
 /// Whoever keeps the body after its error keeps no connection with it.
 #[tokio::test(start_paused = true)]
 async fn a_body_is_gone_before_anybody_is_told_that_it_is_late() {
