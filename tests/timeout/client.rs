@@ -18,7 +18,7 @@ use watershed::deadline::{Deadline, Phase, TimedOut};
 use watershed::error::{BoxError, cause_ref};
 use watershed::timeout::{ClientTimeout, ClientTimeoutLayer, TimeoutBody};
 
-use crate::support::{FedBody, Feed, Hand, MS};
+use crate::support::{Bomb, FedBody, Feed, Hand, MS};
 use crate::{request, with_deadline};
 
 fn limited<S>(limit: Duration, service: S) -> ClientTimeout<S> {
@@ -136,6 +136,20 @@ mod head {
         hand.finish(empty());
         assert_ready!(call.poll()).expect("in time");
         assert_eq!(hand.drops(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn late_work_that_panics_as_it_goes_takes_no_error_along() {
+        let service = service_fn(|_| async {
+            let _bomb = Bomb("as it goes");
+            pending::<Result<Response<Empty<Bytes>>, BoxError>>().await
+        });
+        // Not by `oneshot`, which drops the future as soon as that has an answer.
+        let mut call = task::spawn(limited(5 * MS, service).call(request()));
+        assert_pending!(call.poll());
+        advance(5 * MS).await;
+        let error = assert_ready!(call.poll()).expect_err("late");
+        assert_eq!(timed_out(&error).phase, Phase::Head);
     }
 
     // T17
