@@ -16,6 +16,7 @@ use super::call::{Call, Ended, Launch, ToCall};
 use super::clock::Clock;
 use crate::deadline::Deadline;
 use crate::error::{BoxError, BuildError};
+
 /// Fails calls that take too long with [`TimedOut`](crate::deadline::TimedOut): see the [module docs](super).
 #[derive(Debug, Clone, Copy)]
 pub struct ClientTimeoutLayer {
