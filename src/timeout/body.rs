@@ -87,6 +87,14 @@ impl<B> TimeoutBody<B> {
         }
     }
 
+    /// The inner body, unless it is gone: once its time has run out, or all of its rest has been taken over.
+    pub fn get_ref(&self) -> Option<&B> {
+        match &self.state {
+            State::Open { inner, .. } => Some(inner),
+            State::Rest { .. } | State::Failed => None,
+        }
+    }
+
     /// Drops the inner body (DESIGN rule 3). If it panics as it goes, what it came to is still told.
     ///
     /// ## Open => (Rest | Failed)

@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use tokio::time::{Instant, advance, sleep};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
+use watershed::body::BoxBody;
 use watershed::deadline::{Deadline, Phase, TimedOut};
 use watershed::error::{BoxError, cause_ref};
 use watershed::timeout::{ClientTimeout, ClientTimeoutLayer, TimeoutBody};
@@ -395,6 +396,27 @@ mod body {
         assert!(body.is_end_stream());
         for _ in 0..2 {
             assert!(assert_ready!(poll(&mut body)).is_none());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_inner_body_can_be_looked_at_until_it_is_gone() {
+        for is_whole in [false, true] {
+            let inner = Full::new(Bytes::from("whole")).map_err(BoxError::from);
+            let inner = match is_whole {
+                true => BoxBody::new(inner),
+                false => BoxBody::new(Feed::new().1),
+            };
+            let hand = Hand::new();
+            hand.finish(Response::new(inner));
+            let response = limited(10 * MS, hand).oneshot(request()).await;
+            let mut body = task::spawn(response.expect("in time").into_body());
+            let length = |inner: &BoxBody| inner.size_hint().exact();
+            assert_eq!(body.get_ref().map(length), Some(is_whole.then_some(5)));
+            advance(11 * MS).await;
+            let frame = assert_ready!(body.enter(|cx, body| body.poll_frame(cx)));
+            assert_eq!(frame.expect("a frame").is_ok(), is_whole);
+            assert!(body.get_ref().is_none());
         }
     }
 
