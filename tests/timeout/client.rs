@@ -20,7 +20,7 @@ use watershed::error::{BoxError, cause_ref};
 use watershed::timeout::{ClientTimeout, ClientTimeoutLayer, TimeoutBody};
 
 use crate::support::{Bomb, FedBody, Feed, Hand, MS};
-use crate::{request, with_deadline};
+use crate::{ended, request, with_deadline};
 
 fn limited<S>(limit: Duration, service: S) -> ClientTimeout<S> {
     ClientTimeoutLayer::new(limit).layer(service)
@@ -58,8 +58,7 @@ mod head {
         for limit in [MS, 10 * MS, Duration::from_secs(3600)] {
             let start = Instant::now();
             let service = service_fn(|_| pending::<Result<Response<Empty<Bytes>>, BoxError>>());
-            let error = limited(limit, service)
-                .oneshot(request())
+            let error = ended(limited(limit, service).oneshot(request()))
                 .await
                 .expect_err("late");
             assert_eq!(timed_out(&error), TimedOut::new(Phase::Head, limit, limit));
@@ -261,7 +260,9 @@ mod readiness {
         let late = Late::by(20 * MS);
         let service = limited(10 * MS, late.clone());
         let start = Instant::now();
-        let error = service.clone().oneshot(request()).await.expect_err("late");
+        let error = ended(service.clone().oneshot(request()))
+            .await
+            .expect_err("late");
         assert_eq!(
             timed_out(&error),
             TimedOut::new(Phase::Readiness, 10 * MS, 10 * MS)
@@ -426,11 +427,12 @@ mod body {
         for (every, frames) in [(3, 3), (4, 2), (9, 1), (11, 0)] {
             let (feed, mut body) = body(10 * MS, Duration::ZERO).await;
             let start = Instant::now();
-            let drip = tokio::spawn(async move {
-                loop {
+            tokio::spawn(async move {
+                for _ in 0..10 {
                     sleep(MS * every).await;
                     feed.data("drop");
                 }
+                feed.end();
             });
             let mut read = 0;
             let error = loop {
@@ -442,7 +444,6 @@ mod body {
             };
             assert_eq!((read, start.elapsed()), (frames, 10 * MS));
             assert_eq!(timed_out(&error).phase, Phase::Body);
-            drip.abort();
         }
     }
 
@@ -632,7 +633,8 @@ mod inherited {
         feed.data("one");
         let mut body = response.into_body();
         body.frame().await.expect("a frame").expect("in time");
-        let error = body.frame().await.expect("an error").expect_err("late");
+        let error = ended(body.frame()).await.expect("an error");
+        let error = error.expect_err("late");
         assert_eq!(
             (timed_out(&error).phase, start.elapsed()),
             (Phase::Body, 50 * MS)
@@ -680,10 +682,8 @@ mod inherited {
             let deadline = Deadline::after(Duration::ZERO);
             advance(ago).await;
             let start = Instant::now();
-            let error = limited(10 * MS, hand.clone())
-                .oneshot(with_deadline(deadline))
-                .await
-                .expect_err("late");
+            let call = limited(10 * MS, hand.clone()).oneshot(with_deadline(deadline));
+            let error = ended(call).await.expect_err("late");
             assert_eq!(timed_out(&error).phase, Phase::Readiness);
             assert_eq!((hand.calls(), start.elapsed()), (0, Duration::ZERO));
         }
@@ -696,7 +696,7 @@ mod inherited {
         hand.finish(empty());
         let future = limited(10 * MS, hand.clone()).call(request());
         advance(10 * MS).await;
-        let error = future.await.expect_err("late");
+        let error = ended(future).await.expect_err("late");
         assert_eq!(
             (timed_out(&error).phase, hand.calls()),
             (Phase::Readiness, 0)
@@ -754,8 +754,8 @@ mod limits {
     async fn the_longest_limit_still_keeps_what_is_announced() {
         let hand = Hand::<Response<Empty<Bytes>>>::new();
         let start = Instant::now();
-        let error = limited(Duration::MAX, hand)
-            .oneshot(with_deadline(Deadline::after(10 * MS)))
+        let request = with_deadline(Deadline::after(10 * MS));
+        let error = ended(limited(Duration::MAX, hand).oneshot(request))
             .await
             .expect_err("late");
         assert_eq!(
