@@ -173,7 +173,7 @@ impl Deadline {
 }
 
 /// Where a call was when its time ran out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
     /// The service was not ready yet.

@@ -1,16 +1,20 @@
 //! The body that is held to its call's deadline, and to a limit between its frames.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 use super::clock::Clock;
+use crate::body::Chunks;
 use crate::deadline::{InlineTimer, Phase, TimedOut};
 use crate::error::BoxError;
 
@@ -18,16 +22,31 @@ pin_project! {
     /// A body that ends with [`TimedOut`](crate::deadline::TimedOut) if it has not ended at the deadline of its call, or
     /// if it has kept its reader waiting for a frame for too long.
     ///
-    /// The deadline is absolute: a body that drips is ended as one that stalls. Only what is here of a body that says how
-    /// long it is may be read out after it, as its reader is late and not the body. An idle limit counts only while the
-    /// reader waits. After the error the body is over. Frames, trailers, `size_hint` and `is_end_stream` pass through.
+    /// The deadline is absolute: a body that drips is ended as one that stalls, and so is one that has its next frame ready
+    /// whenever its reader comes. Only a body that says how long it is, and whose rest is there, all of it, at the first
+    /// look after the deadline, may be read out: its reader is late and not the body. That rest is held for it, and is at
+    /// most 64 MiB in 65 536 frames. An idle limit counts only while the reader waits. After the error the body is over,
+    /// and the inner one gone. Frames, trailers, `size_hint` and `is_end_stream` pass through.
     #[derive(Debug)]
     pub struct TimeoutBody<B> {
         #[pin]
-        inner: B,
-        // Boxed: many bodies have none, and these should not be larger for it.
-        limits: Option<Pin<Box<Limits>>>,
-        failed: bool,
+        state: State<B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    #[derive(Debug)]
+    enum State<B> {
+        Open {
+            #[pin]
+            inner: B,
+            // Boxed: many bodies have none, and these should not be larger for it.
+            limits: Option<Pin<Box<Limits>>>,
+        },
+        // Boxed: it is rare. The inner body is gone.
+        Rest { rest: Box<Rest> },
+        Failed,
     }
 }
 
@@ -46,25 +65,42 @@ impl<B> TimeoutBody<B> {
     /// Held to the clock's deadline, and to a limit between frames.
     pub(super) fn new(inner: B, clock: Clock, idle: Duration) -> Self {
         let is_limited = clock.enforces().is_some() || idle != Duration::MAX;
+        let limits = is_limited.then(|| {
+            Box::pin(Limits {
+                clock,
+                timer: InlineTimer::new(clock.armed()),
+                idle: Idle::new(idle),
+            })
+        });
         Self {
-            limits: is_limited.then(|| {
-                Box::pin(Limits {
-                    clock,
-                    timer: InlineTimer::new(clock.armed()),
-                    idle: Idle::new(idle),
-                })
-            }),
-            ..Self::unlimited(inner)
+            state: State::Open { inner, limits },
         }
     }
 
     /// Held to nothing.
     pub(super) fn unlimited(inner: B) -> Self {
         Self {
-            inner,
-            limits: None,
-            failed: false,
+            state: State::Open {
+                inner,
+                limits: None,
+            },
         }
+    }
+
+    /// The inner body, unless it is gone: once its time has run out, or all of its rest has been taken over.
+    pub fn get_ref(&self) -> Option<&B> {
+        match &self.state {
+            State::Open { inner, .. } => Some(inner),
+            State::Rest { .. } | State::Failed => None,
+        }
+    }
+
+    /// Drops the inner body (DESIGN rule 3). If it panics as it goes, what it came to is still told.
+    ///
+    /// ## Open => (Rest | Failed)
+    fn finish(self: Pin<&mut Self>, end: State<B>) {
+        let mut state = self.project().state;
+        let _ = catch_unwind(AssertUnwindSafe(|| state.set(end)));
     }
 }
 
@@ -77,51 +113,155 @@ where
     type Error = BoxError;
 
     /// A frame that is here in time wins over the timer. After the deadline the reader waits for nothing more; but a body
-    /// that says how long it is may be read out as long as it is here: it was finished in time, and its reader is late. Of
-    /// one that does not say, nobody knows whether it would ever end.
+    /// that says how long it is, and that is there to its end when it is first looked at then, was finished in time: what is
+    /// left of it is taken over, and read out however late its reader is. Of one that does not say, nobody knows whether it
+    /// would ever end; and one that says it may still make each frame when it is asked, and so is asked for all of them now.
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut this = self.project();
-        if *this.failed {
-            return Poll::Ready(None);
-        }
-        let polled = this.inner.as_mut().poll_frame(cx);
-        let Some(limits) = this.limits else {
-            return polled.map_err(Into::into);
-        };
-        let mut limits = limits.as_mut().project();
-        let timed_out = match polled {
-            Poll::Ready(Some(Ok(_)))
-                if limits.clock.armed().is_overdue()
-                    && this.inner.size_hint().exact().is_none() =>
-            {
-                limits.clock.timed_out(Phase::Body)
+        let mut last_look = false;
+        let error = loop {
+            let (mut inner, limits) = match self.as_mut().project().state.project() {
+                StateProj::Open { inner, limits } => (inner, limits),
+                StateProj::Rest { rest } => return Poll::Ready(rest.next(cx).map(Ok)),
+                StateProj::Failed => return Poll::Ready(None),
+            };
+            let polled = inner.as_mut().poll_frame(cx);
+            let Some(limits) = limits else {
+                return polled.map_err(Into::into);
+            };
+            let mut limits = limits.as_mut().project();
+            let timed_out = match polled {
+                Poll::Ready(Some(Ok(frame))) if limits.clock.armed().is_overdue() => {
+                    let mut rest = Box::new(Rest::new(frame));
+                    match rest.take_all(inner, cx) {
+                        Poll::Ready(Ok(())) => {
+                            self.as_mut().finish(State::Rest { rest });
+                            continue;
+                        }
+                        Poll::Ready(Err(error)) => break error,
+                        Poll::Pending => break limits.clock.timed_out(Phase::Body).into(),
+                    }
+                }
+                Poll::Ready(frame) => {
+                    limits.idle.waits_no_more();
+                    return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+                }
+                Poll::Pending => match (limits.timer.as_mut().poll(cx), limits.idle.poll(cx)) {
+                    (Poll::Ready(()), _) => limits.clock.timed_out(Phase::Body),
+                    (Poll::Pending, Poll::Ready(timed_out)) => timed_out,
+                    (Poll::Pending, Poll::Pending) => return Poll::Pending,
+                },
+            };
+            // The limit may have come between the two looks, and a frame with it (DESIGN rule 6).
+            if last_look {
+                break timed_out.into();
             }
-            Poll::Ready(frame) => {
-                limits.idle.waits_no_more();
-                return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
-            }
-            Poll::Pending => match (limits.timer.as_mut().poll(cx), limits.idle.poll(cx)) {
-                (Poll::Ready(()), _) => limits.clock.timed_out(Phase::Body),
-                (Poll::Pending, Poll::Ready(timed_out)) => timed_out,
-                (Poll::Pending, Poll::Pending) => return Poll::Pending,
-            },
+            last_look = true;
         };
-        *this.failed = true;
-        Poll::Ready(Some(Err(timed_out.into())))
+        self.finish(State::Failed);
+        Poll::Ready(Some(Err(error)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.failed || self.inner.is_end_stream()
+        match &self.state {
+            State::Open { inner, .. } => inner.is_end_stream(),
+            State::Rest { rest } => rest.is_empty(),
+            State::Failed => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.failed {
-            true => SizeHint::with_exact(0),
-            false => self.inner.size_hint(),
+        match &self.state {
+            State::Open { inner, .. } => inner.size_hint(),
+            State::Rest { rest } => rest.chunks.size_hint(),
+            State::Failed => SizeHint::with_exact(0),
         }
+    }
+}
+
+/// What was there of a body at its deadline: its end, and all before it.
+#[derive(Debug, Default)]
+struct Rest {
+    chunks: Chunks,
+    trailers: Option<HeaderMap>,
+}
+
+impl Rest {
+    const MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+    /// What a merge answers with may be as many: eight parts of 1 MiB, in frames of 128 bytes.
+    const MAX_FRAMES: usize = 64 * 1024;
+
+    fn new(first: Frame<Bytes>) -> Self {
+        let mut rest = Self::default();
+        rest.push(first);
+        rest
+    }
+
+    /// Takes what is left of a body that says how long it is. Pending if that is not all there, or too much: nobody is woken.
+    fn take_all<B>(
+        &mut self,
+        mut inner: Pin<&mut B>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), BoxError>>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let announced = inner.size_hint().exact().unwrap_or(u64::MAX);
+        if self.chunks.len().saturating_add(announced) > Self::MAX_BYTES {
+            return Poll::Pending;
+        }
+        // That the reader's task has used its share of this turn must not look as if a frame were not there.
+        let all = poll_fn(|cx| self.poll_all(inner.as_mut(), cx));
+        pin!(unconstrained(all)).poll(cx)
+    }
+
+    fn poll_all<B>(
+        &mut self,
+        mut inner: Pin<&mut B>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), BoxError>>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        // The first one is here already.
+        for _ in 1..=Self::MAX_FRAMES {
+            if inner.is_end_stream() {
+                return Poll::Ready(Ok(()));
+            }
+            match ready!(inner.as_mut().poll_frame(cx)) {
+                Some(Ok(frame)) => self.push(frame),
+                Some(Err(error)) => return Poll::Ready(Err(error.into())),
+                None => return Poll::Ready(Ok(())),
+            }
+            // It may be longer than it said.
+            if self.chunks.len() > Self::MAX_BYTES {
+                break;
+            }
+        }
+        Poll::Pending
+    }
+
+    fn push(&mut self, frame: Frame<Bytes>) {
+        match frame.into_data() {
+            Ok(data) => self.chunks.push(data),
+            Err(frame) => self.trailers = frame.into_trailers().ok(),
+        }
+    }
+
+    fn next(&mut self, cx: &mut Context<'_>) -> Option<Frame<Bytes>> {
+        match Pin::new(&mut self.chunks).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => Some(frame),
+            _ => self.trailers.take().map(Frame::trailers),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.trailers.is_none()
     }
 }
 

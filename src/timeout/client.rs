@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use super::call::{Call, Ended, Launch, ToCall};
 use super::clock::Clock;
 use crate::deadline::Deadline;
 use crate::error::{BoxError, BuildError};
+
 /// Fails calls that take too long with [`TimedOut`](crate::deadline::TimedOut): see the [module docs](super).
 #[derive(Debug, Clone, Copy)]
 pub struct ClientTimeoutLayer {
@@ -164,13 +166,17 @@ where
         let ended = ready!(call.as_mut().poll(cx));
         let clock = call.clock();
         // The inner call goes before its end is told.
-        call.finish();
         Poll::Ready(match ended {
-            Ended::Finished(Ok(response)) => {
+            Ended::Finished(result) => {
+                call.finish();
+                let response = result.map_err(Into::into)?;
                 Ok(response.map(|body| TimeoutBody::new(body, clock.for_body(), Duration::MAX)))
             }
-            Ended::Finished(Err(error)) => Err(error.into()),
-            Ended::Late(timed_out) => Err(timed_out.into()),
+            Ended::Late(timed_out) => {
+                // Late work that panics as it goes must not take the error along.
+                let _ = catch_unwind(AssertUnwindSafe(|| call.finish()));
+                Err(timed_out.into())
+            }
         })
     }
 }

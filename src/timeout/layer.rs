@@ -37,9 +37,9 @@ pub enum Scope {
     /// what the body's own side does.
     #[default]
     Head,
-    /// The head and all of the body, by the same instant. A body that keeps its reader waiting then, or that does not say
-    /// how long it is, ends with [`TimedOut`], which the client sees as one that was cut short. What is here of one that
-    /// does say may still be read out.
+    /// The head and all of the body, by the same instant. A body that is not over then ends with [`TimedOut`], which the
+    /// client sees as one that was cut short. One that says how long it is, and whose rest is there when its reader first
+    /// looks after that instant, all of it, was finished in time, and may be read out: up to 64 MiB in 65 536 frames.
     HeadAndBody,
 }
 

@@ -14,12 +14,13 @@ use http_body_util::{BodyExt, Empty, Full};
 use tokio::time::{Instant, advance, sleep};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
+use watershed::body::BoxBody;
 use watershed::deadline::{Deadline, Phase, TimedOut};
 use watershed::error::{BoxError, cause_ref};
 use watershed::timeout::{ClientTimeout, ClientTimeoutLayer, TimeoutBody};
 
-use crate::support::{FedBody, Feed, Hand, MS};
-use crate::{request, with_deadline};
+use crate::support::{Bomb, FedBody, Feed, Hand, MS};
+use crate::{ended, request, with_deadline};
 
 fn limited<S>(limit: Duration, service: S) -> ClientTimeout<S> {
     ClientTimeoutLayer::new(limit).layer(service)
@@ -57,8 +58,7 @@ mod head {
         for limit in [MS, 10 * MS, Duration::from_secs(3600)] {
             let start = Instant::now();
             let service = service_fn(|_| pending::<Result<Response<Empty<Bytes>>, BoxError>>());
-            let error = limited(limit, service)
-                .oneshot(request())
+            let error = ended(limited(limit, service).oneshot(request()))
                 .await
                 .expect_err("late");
             assert_eq!(timed_out(&error), TimedOut::new(Phase::Head, limit, limit));
@@ -136,6 +136,20 @@ mod head {
         hand.finish(empty());
         assert_ready!(call.poll()).expect("in time");
         assert_eq!(hand.drops(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn late_work_that_panics_as_it_goes_takes_no_error_along() {
+        let service = service_fn(|_| async {
+            let _bomb = Bomb("as it goes");
+            pending::<Result<Response<Empty<Bytes>>, BoxError>>().await
+        });
+        // Not by `oneshot`, which drops the future as soon as that has an answer.
+        let mut call = task::spawn(limited(5 * MS, service).call(request()));
+        assert_pending!(call.poll());
+        advance(5 * MS).await;
+        let error = assert_ready!(call.poll()).expect_err("late");
+        assert_eq!(timed_out(&error).phase, Phase::Head);
     }
 
     // T17
@@ -246,7 +260,9 @@ mod readiness {
         let late = Late::by(20 * MS);
         let service = limited(10 * MS, late.clone());
         let start = Instant::now();
-        let error = service.clone().oneshot(request()).await.expect_err("late");
+        let error = ended(service.clone().oneshot(request()))
+            .await
+            .expect_err("late");
         assert_eq!(
             timed_out(&error),
             TimedOut::new(Phase::Readiness, 10 * MS, 10 * MS)
@@ -384,17 +400,39 @@ mod body {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn the_inner_body_can_be_looked_at_until_it_is_gone() {
+        for is_whole in [false, true] {
+            let inner = Full::new(Bytes::from("whole")).map_err(BoxError::from);
+            let inner = match is_whole {
+                true => BoxBody::new(inner),
+                false => BoxBody::new(Feed::new().1),
+            };
+            let hand = Hand::new();
+            hand.finish(Response::new(inner));
+            let response = limited(10 * MS, hand).oneshot(request()).await;
+            let mut body = task::spawn(response.expect("in time").into_body());
+            let length = |inner: &BoxBody| inner.size_hint().exact();
+            assert_eq!(body.get_ref().map(length), Some(is_whole.then_some(5)));
+            advance(11 * MS).await;
+            let frame = assert_ready!(body.enter(|cx, body| body.poll_frame(cx)));
+            assert_eq!(frame.expect("a frame").is_ok(), is_whole);
+            assert!(body.get_ref().is_none());
+        }
+    }
+
     // T22
     #[tokio::test(start_paused = true)]
     async fn a_body_that_drips_ends_as_well() {
         for (every, frames) in [(3, 3), (4, 2), (9, 1), (11, 0)] {
             let (feed, mut body) = body(10 * MS, Duration::ZERO).await;
             let start = Instant::now();
-            let drip = tokio::spawn(async move {
-                loop {
+            tokio::spawn(async move {
+                for _ in 0..10 {
                     sleep(MS * every).await;
                     feed.data("drop");
                 }
+                feed.end();
             });
             let mut read = 0;
             let error = loop {
@@ -406,7 +444,6 @@ mod body {
             };
             assert_eq!((read, start.elapsed()), (frames, 10 * MS));
             assert_eq!(timed_out(&error).phase, Phase::Body);
-            drip.abort();
         }
     }
 
@@ -596,7 +633,8 @@ mod inherited {
         feed.data("one");
         let mut body = response.into_body();
         body.frame().await.expect("a frame").expect("in time");
-        let error = body.frame().await.expect("an error").expect_err("late");
+        let error = ended(body.frame()).await.expect("an error");
+        let error = error.expect_err("late");
         assert_eq!(
             (timed_out(&error).phase, start.elapsed()),
             (Phase::Body, 50 * MS)
@@ -644,10 +682,8 @@ mod inherited {
             let deadline = Deadline::after(Duration::ZERO);
             advance(ago).await;
             let start = Instant::now();
-            let error = limited(10 * MS, hand.clone())
-                .oneshot(with_deadline(deadline))
-                .await
-                .expect_err("late");
+            let call = limited(10 * MS, hand.clone()).oneshot(with_deadline(deadline));
+            let error = ended(call).await.expect_err("late");
             assert_eq!(timed_out(&error).phase, Phase::Readiness);
             assert_eq!((hand.calls(), start.elapsed()), (0, Duration::ZERO));
         }
@@ -660,7 +696,7 @@ mod inherited {
         hand.finish(empty());
         let future = limited(10 * MS, hand.clone()).call(request());
         advance(10 * MS).await;
-        let error = future.await.expect_err("late");
+        let error = ended(future).await.expect_err("late");
         assert_eq!(
             (timed_out(&error).phase, hand.calls()),
             (Phase::Readiness, 0)
@@ -718,8 +754,8 @@ mod limits {
     async fn the_longest_limit_still_keeps_what_is_announced() {
         let hand = Hand::<Response<Empty<Bytes>>>::new();
         let start = Instant::now();
-        let error = limited(Duration::MAX, hand)
-            .oneshot(with_deadline(Deadline::after(10 * MS)))
+        let request = with_deadline(Deadline::after(10 * MS));
+        let error = ended(limited(Duration::MAX, hand).oneshot(request))
             .await
             .expect_err("late");
         assert_eq!(

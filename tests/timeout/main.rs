@@ -66,6 +66,13 @@ fn sleeper(
     })
 }
 
+/// What `future` comes to. On a paused clock, one that waits for what never comes fails its test, and does not hang it.
+async fn ended<F: Future>(future: F) -> F::Output {
+    let a_day = Duration::from_secs(24 * 3600);
+    let ended = tokio::time::timeout(a_day, future).await;
+    ended.expect("it waits for ever")
+}
+
 /// What a response that timed out says of it.
 #[track_caller]
 fn mark<B>(response: &Response<B>) -> TimedOut {
