@@ -32,7 +32,9 @@ use crate::deadline::Deadline;
 /// of that after the deadline, or after the caller has gone, is handed to `on_late`, once: a response, an error or a
 /// panic. The task counts until `on_late` has returned; a panic of that is contained. Work that the background aborts has
 /// come to nothing, and only [`Unfinished`](crate::background::Unfinished) tells of it; if its caller still waits, it is
-/// answered 503.
+/// answered 503, with what was [pinned](super::ResponseHeaders::pin). That answer has
+/// [`Sealed::Cancelled`](super::Sealed::Cancelled) in its extensions, and no
+/// [`TimedOut`](crate::deadline::TimedOut): so layers outside can tell it from a 503 of the inner service.
 ///
 /// The permit is taken when the service is called. If none is free, or the background is shut down, the call is made as
 /// without `detach`: at the deadline, or with its caller, it is dropped.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use tokio::time::sleep;
 use tokio_test::{assert_pending, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -19,7 +19,7 @@ use watershed::timeout::{
 };
 
 use crate::support::{FedBody, Feed, Hand, MS};
-use crate::{Answering, Handler, Whole, mark, request, response, sleeper, with_deadline};
+use crate::{Answering, Handler, Whole, mark, request, response, sleeper, text, with_deadline};
 
 /// What was late.
 #[derive(Debug)]
@@ -476,9 +476,18 @@ async fn a_caller_whose_work_is_aborted_is_told_at_once() {
         let call = tokio::spawn(layer.layer(handler.clone()).oneshot(request()));
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;
+        let name = http::HeaderName::from_static;
+        let headers = handler.headers();
+        let staged = headers.insert(name("x-staged"), HeaderValue::from_static("1"));
+        let pinned = headers.pin(name("x-request-id"), HeaderValue::from_static("7"));
+        assert_eq!((staged, pinned), (Ok(()), Ok(())));
         assert_eq!(hook.background.shutdown(Duration::ZERO).await.aborted, 1);
         let answer = call.await.expect("no panic").expect("an answer");
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.headers()["x-request-id"], "7");
+        assert!(!answer.headers().contains_key("x-staged"));
+        // How layers outside tell it from a 503 of the inner service.
+        assert_eq!(answer.extensions().get(), Some(&Sealed::Cancelled));
         assert!(
             answer
                 .extensions()
@@ -488,6 +497,31 @@ async fn a_caller_whose_work_is_aborted_is_told_at_once() {
         assert_eq!(handler.headers().state(), Some(Sealed::Cancelled));
         assert_eq!(handler.hand.drops(), 1);
     }
+}
+
+/// The answer to HEAD is the head of the one to GET.
+#[tokio::test(start_paused = true)]
+async fn an_aborted_head_request_gets_no_body() {
+    let mut lengths = Vec::new();
+    for method in [Method::GET, Method::HEAD] {
+        let hook = Hook::new(1);
+        let hand = Hand::<Response<Whole>>::new();
+        let mut request = request();
+        *request.method_mut() = method;
+        let call = hook.layer(late()).layer(hand).oneshot(request);
+        let call = tokio::spawn(call);
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        assert_eq!(hook.background.shutdown(Duration::ZERO).await.aborted, 1);
+        let answer = call.await.expect("no panic").expect("an answer");
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        let said = answer.headers().get("content-length").cloned();
+        lengths.push((said, text(answer).await.len()));
+    }
+    let [(None, whole), (Some(said), 0)] = &lengths[..] else {
+        panic!("{lengths:?}");
+    };
+    assert_eq!(*said, HeaderValue::from(*whole));
 }
 
 /// Dropping the layers and handles aborts what is nobody's, and not what somebody waits for.

@@ -417,19 +417,28 @@ async fn code_that_runs_as_a_value_goes_can_use_the_handle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_value_that_panics_as_it_goes_takes_no_answer_along() {
-    let left = Arc::new(AtomicUsize::new(0));
-    let handler = Handler::new();
-    let (call, headers) = begin(&handler);
-    headers
-        .insert(A, Counted::value(&left, true))
-        .expect("open");
-    headers
-        .insert(B, Counted::value(&left, false))
-        .expect("open");
-    let answer = end(&handler, call, Sealed::Deadline).await;
-    assert!(answer.is_some());
-    assert_eq!(left.load(Ordering::Relaxed), 0);
+async fn a_value_that_panics_as_it_goes_takes_nobody_along() {
+    for (how, pins) in [
+        (Sealed::Deadline, false),
+        (Sealed::Failed, true),
+        (Sealed::Cancelled, false),
+        (Sealed::Cancelled, true),
+    ] {
+        let left = Arc::new(AtomicUsize::new(0));
+        let handler = Handler::new();
+        let (call, headers) = begin(&handler);
+        let panics = Counted::value(&left, true);
+        match pins {
+            true => headers.pin(A, panics).expect("open"),
+            false => headers.insert(A, panics).expect("open"),
+        }
+        headers
+            .insert(B, Counted::value(&left, false))
+            .expect("open");
+        let answer = end(&handler, call, how).await;
+        assert_eq!(answer.is_some(), how == Sealed::Deadline);
+        assert_eq!(left.load(Ordering::Relaxed), 0, "{how:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
