@@ -216,12 +216,20 @@ impl Permit {
     ///
     /// Outside a Tokio runtime.
     pub fn spawn(self, work: impl Future<Output = ()> + Send + 'static) {
-        let (registry, id) = (Arc::clone(&self.registry), self.id);
-        let task = async move {
+        self.spawn_with(|permit| async move {
             // Given back when the task is gone, however it ends.
-            let _permit = self;
+            let _permit = permit;
             work.await;
-        };
+        });
+    }
+
+    /// As [`spawn`](Self::spawn), and the work owns the permit: it may hand that on, to be counted for longer.
+    pub(crate) fn spawn_with<W>(self, work: impl FnOnce(Self) -> W)
+    where
+        W: Future<Output = ()> + Send + 'static,
+    {
+        let (registry, id) = (Arc::clone(&self.registry), self.id);
+        let task = work(self);
         #[expect(
             clippy::disallowed_methods,
             reason = "the one place where tasks start: bounded and counted (rule 3)"
@@ -250,6 +258,6 @@ impl fmt::Debug for Permit {
 #[must_use]
 #[non_exhaustive]
 pub struct Unfinished {
-    /// How many tasks were aborted.
+    /// How many permits were out still: their tasks were aborted.
     pub aborted: usize,
 }

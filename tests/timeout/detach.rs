@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use tokio::time::sleep;
-use tokio_test::{assert_pending, task};
+use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use watershed::background::Background;
 use watershed::deadline::{Deadline, Phase};
@@ -274,24 +274,51 @@ async fn a_caller_that_goes_leaves_the_work_to_the_hook() {
     );
 }
 
+/// It counts until then, so that a shutdown waits for the hook.
 #[tokio::test(start_paused = true)]
 async fn work_that_is_finished_but_never_fetched_goes_to_the_hook() {
+    let background = Background::new(1);
+    let counted = Arc::new(Mutex::new(Vec::new()));
+    let (counts, counter) = (background.clone(), Arc::clone(&counted));
+    let layer = late().detach(background.clone(), move |late: Late<Whole, BoxError>| {
+        assert!(matches!(late, Late::Response(_)), "{late:?}");
+        counter.lock().expect("not poisoned").push(counts.running());
+    });
+    let hand = Hand::new();
+    let mut call = task::spawn(layer.layer(hand.clone()).oneshot(request()));
+    assert_pending!(call.poll());
+    tokio::task::yield_now().await;
+    hand.finish(response("in time"));
+    while hand.drops() == 0 {
+        tokio::task::yield_now().await;
+    }
+    tokio::task::yield_now().await;
+    assert!(call.is_woken());
+    let mut shutdown = task::spawn(background.shutdown(Duration::MAX));
+    assert_pending!(shutdown.poll());
+    drop(call);
+    assert_eq!(*counted.lock().expect("not poisoned"), [1]);
+    let unfinished = assert_ready!(shutdown.poll());
+    assert_eq!((unfinished.aborted, background.running()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_counts_until_its_caller_has_what_came_of_it() {
     let hook = Hook::new(1);
     let hand = Hand::new();
     let mut call = task::spawn(hook.layer(late()).layer(hand.clone()).oneshot(request()));
     assert_pending!(call.poll());
     tokio::task::yield_now().await;
     hand.finish(response("in time"));
-    while hook.background.running() > 0 {
-        tokio::task::yield_now().await;
-    }
-    assert!(call.is_woken());
-    drop(call);
-    let told = hook.all().await;
-    assert!(
-        matches!(told[..], [Told::Response(StatusCode::OK)]),
-        "{told:?}"
+    // Past its limit a shutdown counts it, and takes nothing from anybody.
+    assert_eq!(hook.background.shutdown(MS).await.aborted, 1);
+    assert_eq!((hand.drops(), hook.background.running()), (1, 1));
+    let answer = assert_ready!(call.poll()).expect("in time");
+    assert_eq!(
+        (answer.status().as_u16(), hook.background.running()),
+        (200, 0)
     );
+    assert!(hook.all().await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
