@@ -26,7 +26,9 @@ mod core;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
@@ -125,20 +127,32 @@ impl Background {
     /// An aborted task is dropped where it waits next; one that never waits can't be. With [`Duration::ZERO`] all are
     /// aborted at once; with [`Duration::MAX`] it waits as long as it takes.
     ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime with a timer, if something runs and `limit` is not [`Duration::MAX`].
+    ///
     /// # Cancellation
     ///
     /// If the future is dropped, no more work is taken, and nothing is aborted.
     pub async fn shutdown(&self, limit: Duration) -> Unfinished {
         let registry = &self.owner.registry;
         registry.close();
-        let drained = Drained {
-            registry,
-            key: None,
-        };
-        let in_time = tokio::time::timeout(limit, drained.wait()).await;
-        if in_time.is_err() {
-            // At a tie, finished work wins: a task that was woken at this instant as well has its turn.
-            tokio::task::yield_now().await;
+        let mut drained = pin!(
+            Drained {
+                registry,
+                key: None,
+            }
+            .wait()
+        );
+        // A timer is made only if there is something to wait for, and not for ever.
+        let at_once = poll_fn(|cx| Poll::Ready(drained.as_mut().poll(cx))).await;
+        if at_once.is_pending() {
+            if limit == Duration::MAX {
+                drained.await;
+            } else if tokio::time::timeout(limit, drained).await.is_err() {
+                // At a tie, finished work wins: a task that was woken at this instant as well has its turn.
+                tokio::task::yield_now().await;
+            }
         }
         // Nobody can have come since, so there is nothing to abort if all have gone.
         let aborted = match registry.running() {
