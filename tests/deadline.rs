@@ -198,8 +198,24 @@ async fn a_cap_holds_whatever_the_caller_says_and_if_it_says_nothing() {
         Some(MS)
     );
     assert_eq!(announced(&millis(), Request::new(())).await.0, None);
-    assert!(std::panic::catch_unwind(|| millis().max(Duration::ZERO)).is_err());
-    assert!(std::panic::catch_unwind(|| millis().when_absent(Duration::ZERO)).is_err());
+
+    let tried = millis().try_max(100 * MS).expect("not zero");
+    let tried = tried.try_when_absent(50 * MS).expect("not zero");
+    assert_eq!(announced(&tried, Request::new(())).await.0, Some(50 * MS));
+    for (tried, panics) in [
+        (
+            millis().try_max(Duration::ZERO),
+            std::panic::catch_unwind(|| millis().max(Duration::ZERO)),
+        ),
+        (
+            millis().try_when_absent(Duration::ZERO),
+            std::panic::catch_unwind(|| millis().when_absent(Duration::ZERO)),
+        ),
+    ] {
+        let error = tried.expect_err("refused");
+        let panic = panics.expect_err("refused");
+        assert_eq!(panic.downcast_ref(), Some(&error.to_string()));
+    }
 }
 
 #[tokio::test(start_paused = true)]
