@@ -32,22 +32,13 @@ type Finished<B, E> = std::thread::Result<Result<Response<B>, E>>;
 /// The permit goes with what came of the work: it counts until somebody has that.
 type Counted<B, E> = (Finished<B, E>, Permit);
 
-/// Runs `work` to its end and drops it. Its panic is a value.
+/// Runs `work`, an async block, to its end. Its panic is a value; so is one of what it holds, as all of that is dropped
+/// before it is ready.
 async fn contain<W: Future>(work: W) -> std::thread::Result<W::Output> {
-    let mut work = pin!(Some(work));
+    let mut work = pin!(work);
     poll_fn(|cx| {
-        let polled = catch_unwind(AssertUnwindSafe(|| {
-            let running = work
-                .as_mut()
-                .as_pin_mut()
-                .expect("polled until it is ready");
-            let polled = running.poll(cx);
-            if polled.is_ready() {
-                work.set(None);
-            }
-            polled
-        }));
-        match polled {
+        let poll = AssertUnwindSafe(|| work.as_mut().poll(cx));
+        match catch_unwind(poll) {
             Ok(polled) => polled.map(Ok),
             Err(panic) => Poll::Ready(Err(panic)),
         }

@@ -3,12 +3,14 @@
 use std::any::Any;
 use std::convert::Infallible;
 use std::future::pending;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use tokio::time::sleep;
+use tokio::time::{Sleep, sleep};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use watershed::background::Background;
@@ -18,7 +20,7 @@ use watershed::timeout::{
     DetachedTimeoutLayer, Late, ResponseHeaders, Sealed, Start, TimeoutLayer, WriteError,
 };
 
-use crate::support::{FedBody, Feed, Hand, MS};
+use crate::support::{Bomb, FedBody, Feed, Hand, MS};
 use crate::{Answering, Handler, Whole, mark, request, response, sleeper, text, with_deadline};
 
 /// What was late.
@@ -201,6 +203,44 @@ async fn a_late_panic_and_a_late_error_go_to_the_hook_once() {
         panic!("{told:?}");
     };
     assert_eq!((panic.downcast_ref(), &**error), (Some(&7_u32), "refused"));
+}
+
+/// Work that answers, and panics as it is dropped then, has panicked: in time for its caller, and late for the hook.
+#[tokio::test(start_paused = true)]
+async fn work_that_panics_as_it_goes_is_told_as_a_panic() {
+    /// Is ready once, and panics when it goes.
+    struct Bursts {
+        wait: Pin<Box<Sleep>>,
+        _bomb: Bomb,
+    }
+
+    impl Future for Bursts {
+        type Output = Result<Response<Whole>, BoxError>;
+
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+            self.wait.as_mut().poll(cx).map(|()| Ok(response("done")))
+        }
+    }
+
+    for (wait, in_time) in [(5 * MS, true), (20 * MS, false)] {
+        let hook = Hook::new(1);
+        let bursts = move |_: Request<()>| Bursts {
+            wait: Box::pin(sleep(wait)),
+            _bomb: Bomb("as it goes"),
+        };
+        let call = hook.layer(late()).layer(service_fn(bursts));
+        let answer = tokio::spawn(call.oneshot(request())).await;
+        let told = hook.all().await;
+        let panic = match (answer, told.into_iter().next()) {
+            (Err(panic), None) if in_time => panic.into_panic(),
+            (Ok(Ok(answer)), Some(Told::Panicked(panic))) if !in_time => {
+                assert_eq!(mark(&answer).phase, Phase::Head);
+                panic
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(panic.downcast_ref(), Some(&"as it goes".to_owned()));
+    }
 }
 
 // T16
