@@ -134,6 +134,10 @@ impl<B, E> fmt::Debug for DetachedTimeoutLayer<B, E> {
 ///
 /// Those of the inner service, in time.
 ///
+/// For an error type with a `dyn Error` in it, such as [`BoxError`](crate::error::BoxError), rustc rejects
+/// `tokio::spawn(async { detached.oneshot(req).await })`: "one type is more general than the other". Make the future
+/// outside of the block, `tokio::spawn(detached.oneshot(req))`, or `.call(req)` in it. axum (`Infallible`) is not affected.
+///
 /// # Panics
 ///
 /// Outside a Tokio runtime with a timer. A panic of the inner service that comes in time is passed on.

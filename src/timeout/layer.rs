@@ -206,7 +206,7 @@ impl TimeoutLayer {
     /// Lets the inner work go on after the deadline, or after its caller has gone, as a task of `background`; and hands how
     /// it ended to `on_late`.
     ///
-    /// See [`DetachedTimeoutLayer`].
+    /// It comes last: what it returns has none of these options. See [`DetachedTimeoutLayer`].
     #[must_use]
     pub fn detach<B, E>(
         self,
