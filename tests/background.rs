@@ -10,7 +10,7 @@ use std::time::Duration;
 use support::{Bomb, MS};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
-use tokio_test::{assert_pending, task};
+use tokio_test::{assert_pending, assert_ready, task};
 use watershed::background::{Background, Refused};
 
 /// Counts the tasks that have been dropped, finished or not.
@@ -35,6 +35,27 @@ fn nothing_runs_or_is_needed_to_make_one() {
     assert_eq!((background.limit(), background.running()), (64, 0));
     drop(background.try_permit().expect("free"));
     assert_eq!(background.running(), 0);
+}
+
+/// No runtime is here: what has nothing to wait for needs none, and what has no limit no timer.
+#[test]
+fn a_shutdown_needs_a_timer_only_to_wait_for_so_long() {
+    for limit in [Duration::ZERO, MS, Duration::MAX] {
+        let background = Background::new(1);
+        let mut shutdown = task::spawn(background.shutdown(limit));
+        assert_eq!(assert_ready!(shutdown.poll()).aborted, 0, "{limit:?}");
+        assert_eq!(
+            background.try_permit().expect_err("shut"),
+            Refused::ShutDown
+        );
+    }
+    let background = Background::new(1);
+    let permit = background.try_permit().expect("free");
+    let mut shutdown = task::spawn(background.shutdown(Duration::MAX));
+    assert_pending!(shutdown.poll());
+    drop(permit);
+    assert!(shutdown.is_woken());
+    assert_eq!(assert_ready!(shutdown.poll()).aborted, 0);
 }
 
 #[tokio::test(start_paused = true)]

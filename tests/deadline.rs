@@ -7,14 +7,22 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use support::MS;
+use http_body_util::Empty;
+use support::{Answer, MS};
 use tokio::time::{advance, sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use watershed::clone_request::CloneRequestLayer;
 use watershed::deadline::{Deadline, DeadlineLayer, EmitDeadlineLayer};
+use watershed::fanout::FanOut;
+use watershed::merge::{JsonMerge, MergeLayer};
+use watershed::outcome::Branch;
+use watershed::test_util::{Reply, Scripted};
 use watershed::timeout::ClientTimeoutLayer;
 
 const WAIT: HeaderName = HeaderName::from_static("x-wait-ms");
+const LEFT: HeaderName = HeaderName::from_static("x-left-ms");
 
 fn millis() -> DeadlineLayer {
     DeadlineLayer::millis(WAIT)
@@ -198,8 +206,24 @@ async fn a_cap_holds_whatever_the_caller_says_and_if_it_says_nothing() {
         Some(MS)
     );
     assert_eq!(announced(&millis(), Request::new(())).await.0, None);
-    assert!(std::panic::catch_unwind(|| millis().max(Duration::ZERO)).is_err());
-    assert!(std::panic::catch_unwind(|| millis().when_absent(Duration::ZERO)).is_err());
+
+    let tried = millis().try_max(100 * MS).expect("not zero");
+    let tried = tried.try_when_absent(50 * MS).expect("not zero");
+    assert_eq!(announced(&tried, Request::new(())).await.0, Some(50 * MS));
+    for (tried, panics) in [
+        (
+            millis().try_max(Duration::ZERO),
+            std::panic::catch_unwind(|| millis().max(Duration::ZERO)),
+        ),
+        (
+            millis().try_when_absent(Duration::ZERO),
+            std::panic::catch_unwind(|| millis().when_absent(Duration::ZERO)),
+        ),
+    ] {
+        let error = tried.expect_err("refused");
+        let panic = panics.expect_err("refused");
+        assert_eq!(panic.downcast_ref(), Some(&error.to_string()));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -330,4 +354,52 @@ async fn a_deadline_travels_from_the_edge_to_the_backend() {
         *heard.lock().expect("not poisoned"),
         ["25000000n", "85000000n"]
     );
+}
+
+/// Each branch of a fan-out tells its backend what is left, less its own margin, in its own form.
+#[tokio::test(start_paused = true)]
+async fn every_branch_says_what_is_left_less_its_margin() {
+    let branches = [
+        ("near", EmitDeadlineLayer::grpc()),
+        ("far", EmitDeadlineLayer::grpc().margin(20 * MS)),
+        ("other", EmitDeadlineLayer::millis(LEFT).margin(50 * MS)),
+    ];
+    let backends = branches
+        .each_ref()
+        .map(|_| Scripted::reply(Reply::json("1")));
+    let branches = branches.into_iter().zip(&backends);
+    let fan_out = FanOut::new(branches.map(|((name, emit), backend)| {
+        let emits = emit.layer(backend.clone());
+        // The wait on the way to the backend counts.
+        let waits = service_fn(move |request| {
+            let emits = emits.clone();
+            async move {
+                sleep(10 * MS).await;
+                emits.oneshot(request).await
+            }
+        });
+        Branch::http(name, waits)
+    }));
+    let stack = ServiceBuilder::new()
+        .layer(millis().max(Duration::from_secs(5)))
+        .layer(CloneRequestLayer::new())
+        .layer(MergeLayer::new(JsonMerge::group()))
+        .service(fan_out);
+    let request = Request::get("/").header(WAIT, "300");
+    let request = request.body(Empty::<Bytes>::new()).expect("a request");
+    let answer = Answer::read(stack.oneshot(request).await.expect("an answer")).await;
+    answer.assert_document(r#"{"near":1,"far":1,"other":1}"#, true);
+    for (backend, grpc, left) in [
+        (&backends[0], Some("290000u"), None),
+        (&backends[1], Some("270000u"), None),
+        (&backends[2], None, Some("240")),
+    ] {
+        let [call] = &backend.calls()[..] else {
+            panic!("called once");
+        };
+        for (name, said) in [(GRPC, grpc), (LEFT, left), (WAIT, None)] {
+            let lines: Vec<_> = call.headers.get_all(&name).iter().collect();
+            assert_eq!(lines, Vec::from_iter(said), "{name}");
+        }
+    }
 }

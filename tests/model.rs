@@ -494,7 +494,7 @@ mod sealing {
             let is_there = headers.get_all(name).iter().count();
             let expected = match (how, written) {
                 (Sealed::Committed, Ok(())) => 1,
-                (Sealed::Deadline, Ok(())) if *name == PINNED => 1,
+                (Sealed::Deadline | Sealed::Cancelled, Ok(())) if *name == PINNED => 1,
                 _ => 0,
             };
             assert_eq!(is_there, expected, "{how:?}: {name} was {written:?}");
@@ -507,7 +507,7 @@ mod sealing {
 
     // T32
     /// Two tasks write while the call ends, in each of the ways in which one can: what was accepted is on the response, or,
-    /// pinned, on the timeout answer; and what was refused is on neither.
+    /// pinned, on the answer that the layer makes; and what was refused is on neither.
     #[test]
     fn what_was_accepted_is_on_the_response_and_nothing_else_is() {
         for how in ENDS {

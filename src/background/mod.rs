@@ -26,7 +26,9 @@ mod core;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
@@ -125,20 +127,32 @@ impl Background {
     /// An aborted task is dropped where it waits next; one that never waits can't be. With [`Duration::ZERO`] all are
     /// aborted at once; with [`Duration::MAX`] it waits as long as it takes.
     ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime with a timer, if something runs and `limit` is not [`Duration::MAX`].
+    ///
     /// # Cancellation
     ///
     /// If the future is dropped, no more work is taken, and nothing is aborted.
     pub async fn shutdown(&self, limit: Duration) -> Unfinished {
         let registry = &self.owner.registry;
         registry.close();
-        let drained = Drained {
-            registry,
-            key: None,
-        };
-        let in_time = tokio::time::timeout(limit, drained.wait()).await;
-        if in_time.is_err() {
-            // At a tie, finished work wins: a task that was woken at this instant as well has its turn.
-            tokio::task::yield_now().await;
+        let mut drained = pin!(
+            Drained {
+                registry,
+                key: None,
+            }
+            .wait()
+        );
+        // A timer is made only if there is something to wait for, and not for ever.
+        let at_once = poll_fn(|cx| Poll::Ready(drained.as_mut().poll(cx))).await;
+        if at_once.is_pending() {
+            if limit == Duration::MAX {
+                drained.await;
+            } else if tokio::time::timeout(limit, drained).await.is_err() {
+                // At a tie, finished work wins: a task that was woken at this instant as well has its turn.
+                tokio::task::yield_now().await;
+            }
         }
         // Nobody can have come since, so there is nothing to abort if all have gone.
         let aborted = match registry.running() {
@@ -216,12 +230,20 @@ impl Permit {
     ///
     /// Outside a Tokio runtime.
     pub fn spawn(self, work: impl Future<Output = ()> + Send + 'static) {
-        let (registry, id) = (Arc::clone(&self.registry), self.id);
-        let task = async move {
+        self.spawn_with(|permit| async move {
             // Given back when the task is gone, however it ends.
-            let _permit = self;
+            let _permit = permit;
             work.await;
-        };
+        });
+    }
+
+    /// As [`spawn`](Self::spawn), and the work owns the permit: it may hand that on, to be counted for longer.
+    pub(crate) fn spawn_with<W>(self, work: impl FnOnce(Self) -> W)
+    where
+        W: Future<Output = ()> + Send + 'static,
+    {
+        let (registry, id) = (Arc::clone(&self.registry), self.id);
+        let task = work(self);
         #[expect(
             clippy::disallowed_methods,
             reason = "the one place where tasks start: bounded and counted (rule 3)"
@@ -250,6 +272,6 @@ impl fmt::Debug for Permit {
 #[must_use]
 #[non_exhaustive]
 pub struct Unfinished {
-    /// How many tasks were aborted.
+    /// How many permits were out still: their tasks were aborted.
     pub aborted: usize,
 }

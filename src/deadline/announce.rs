@@ -9,6 +9,7 @@ use tower::{Layer, Service};
 
 use super::Deadline;
 use super::form::Form;
+use crate::error::BuildError;
 
 /// Announces how long the caller waits, as a header field says it, to everything inside.
 ///
@@ -95,13 +96,18 @@ impl DeadlineLayer {
     /// If `limit` is zero.
     #[must_use]
     #[track_caller]
-    pub fn max(mut self, limit: Duration) -> Self {
-        assert!(
-            !limit.is_zero(),
-            "with a limit of zero every call would be late"
-        );
-        self.max = limit;
-        self
+    pub fn max(self, limit: Duration) -> Self {
+        BuildError::expect(self.try_max(limit))
+    }
+
+    /// As [`max`](Self::max).
+    ///
+    /// # Errors
+    ///
+    /// If `limit` is zero.
+    pub fn try_max(mut self, limit: Duration) -> Result<Self, BuildError> {
+        self.max = not_zero(limit)?;
+        Ok(self)
     }
 
     /// For a caller that says nothing, or nothing that can be read. Default: [`Duration::MAX`], no deadline.
@@ -111,14 +117,28 @@ impl DeadlineLayer {
     /// If `limit` is zero.
     #[must_use]
     #[track_caller]
-    pub fn when_absent(mut self, limit: Duration) -> Self {
-        assert!(
-            !limit.is_zero(),
-            "with a limit of zero every call would be late"
-        );
-        self.when_absent = limit;
-        self
+    pub fn when_absent(self, limit: Duration) -> Self {
+        BuildError::expect(self.try_when_absent(limit))
     }
+
+    /// As [`when_absent`](Self::when_absent).
+    ///
+    /// # Errors
+    ///
+    /// If `limit` is zero.
+    pub fn try_when_absent(mut self, limit: Duration) -> Result<Self, BuildError> {
+        self.when_absent = not_zero(limit)?;
+        Ok(self)
+    }
+}
+
+fn not_zero(limit: Duration) -> Result<Duration, BuildError> {
+    if limit.is_zero() {
+        return Err(BuildError::new(
+            "with a limit of zero every call would be late",
+        ));
+    }
+    Ok(limit)
 }
 
 impl<S> Layer<S> for DeadlineLayer {

@@ -1,4 +1,4 @@
-//! The answer when the time has run out.
+//! The answers that the layer makes: when the time has run out, and when the work was given up.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
-use super::core::{Write, apply};
+use super::core::{Sealed, Write, apply};
 use crate::deadline::TimedOut;
 use crate::error::Problem;
 use crate::fields::{is_of_the_connection, strip_hop_by_hop};
@@ -129,20 +129,7 @@ impl Answer {
             *response.headers_mut() = self.template.headers.clone();
             response
         });
-        apply(pinned, response.headers_mut());
-        if asked.upgrades(response.status()) {
-            // There is nobody to hand the connection to.
-            *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
-        }
-        if is_empty(response.status()) {
-            *response.body_mut() = Bytes::new();
-        } else if asked == Asked::Head {
-            // The head that GET would have, its length included (RFC 9110 §9.3.2).
-            let body = std::mem::take(response.body_mut());
-            response
-                .headers_mut()
-                .insert(CONTENT_LENGTH, body.len().into());
-        }
+        complete(&mut response, pinned, asked);
         response.extensions_mut().insert(*timed_out);
         response
     }
@@ -160,6 +147,33 @@ impl Answer {
         headers.remove(CONTENT_LENGTH);
         headers.remove(TRAILER);
         Some(response)
+    }
+}
+
+/// The answer if the work was aborted while somebody still waited for it, at shutdown: marked as ours by an extension.
+pub(super) fn given_up(pinned: Vec<Write>, asked: Asked) -> Response<Bytes> {
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail("the work was given up");
+    let mut response = problem.into_response();
+    complete(&mut response, pinned, asked);
+    response.extensions_mut().insert(Sealed::Cancelled);
+    response
+}
+
+/// Puts the pinned fields on an answer, and frames it as the request has it.
+fn complete(response: &mut Response<Bytes>, pinned: Vec<Write>, asked: Asked) {
+    apply(pinned, response.headers_mut());
+    if asked.upgrades(response.status()) {
+        // There is nobody to hand the connection to.
+        *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+    }
+    if is_empty(response.status()) {
+        *response.body_mut() = Bytes::new();
+    } else if asked == Asked::Head {
+        // The head that GET would have, its length included (RFC 9110 §9.3.2).
+        let body = std::mem::take(response.body_mut());
+        response
+            .headers_mut()
+            .insert(CONTENT_LENGTH, body.len().into());
     }
 }
 

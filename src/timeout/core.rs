@@ -22,7 +22,8 @@ pub enum Sealed {
     Failed,
     /// The time ran out: only what was pinned is on the timeout answer.
     Deadline,
-    /// Nobody waits any more: the caller has dropped the call, or a detached one was given up at shutdown.
+    /// The caller has dropped the call; or a detached one was aborted by its background, and its caller is answered 503:
+    /// only what was pinned is on that, and this value is in its extensions.
     Cancelled,
     /// The inner service has panicked.
     Panicked,
@@ -102,6 +103,13 @@ pub(crate) fn apply(writes: Writes, headers: &mut HeaderMap) {
     }
 }
 
+/// Drops writes that are on no answer. A value that panics as it goes must not take one along.
+pub(crate) fn discard(writes: Writes) {
+    for write in writes {
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(write)));
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Core {
     state: Mutex<State>,
@@ -116,7 +124,7 @@ enum State {
 #[derive(Debug, Default)]
 struct Open {
     staged: Writes,
-    /// What is on the timeout answer, too.
+    /// What is on an answer of the layer's own, too.
     pinned: Writes,
     waiters: Waiters,
 }
@@ -133,7 +141,7 @@ impl Core {
         }
     }
 
-    /// Stages a write. With a `pin`, that is on the timeout answer as well.
+    /// Stages a write. With a `pin`, that is on an answer of the layer's own as well.
     pub(crate) fn write(&self, write: Write, pin: Option<Write>) -> Result<(), WriteError> {
         let mut pin = pin;
         // What is refused or replaced is dropped outside the lock: the bytes of a value may have an owner with a `Drop`.
@@ -168,16 +176,13 @@ impl Core {
         open.waiters.wake();
         let (answer, rest) = match how {
             Sealed::Committed => (open.staged, open.pinned),
-            Sealed::Deadline => (open.pinned, open.staged),
-            _ => (
+            Sealed::Deadline | Sealed::Cancelled => (open.pinned, open.staged),
+            Sealed::Failed | Sealed::Panicked => (
                 Writes::new(),
                 [open.staged, open.pinned].into_iter().flatten().collect(),
             ),
         };
-        // A value that panics as it goes must not take the answer along.
-        for write in rest {
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(write)));
-        }
+        discard(rest);
         Some(answer)
     }
 

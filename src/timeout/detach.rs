@@ -30,9 +30,14 @@ use crate::deadline::Deadline;
 ///
 /// The inner service is made ready in the caller's task, and then called in a task of the [`Background`]. Whatever comes
 /// of that after the deadline, or after the caller has gone, is handed to `on_late`, once: a response, an error or a
-/// panic. The task counts until `on_late` has returned; a panic of that is contained. Work that the background aborts has
-/// come to nothing, and only [`Unfinished`](crate::background::Unfinished) tells of it; if its caller still waits, it is
-/// answered 503.
+/// panic. The work counts until its caller has taken what came of it, or `on_late` has returned, whose panics are
+/// contained: a shutdown that leaves nothing unfinished has waited for every hook. Past its limit, a shutdown counts what
+/// a caller has yet to take as well, and leaves it there.
+///
+/// Work that the background aborts has come to nothing, and only [`Unfinished`](crate::background::Unfinished) tells of
+/// it; if its caller still waits, it is answered 503, with what was [pinned](super::ResponseHeaders::pin). That answer has
+/// [`Sealed::Cancelled`](super::Sealed::Cancelled) in its extensions, and no [`TimedOut`](crate::deadline::TimedOut): so
+/// layers outside can tell it from a 503 of the inner service.
 ///
 /// The permit is taken when the service is called. If none is free, or the background is shut down, the call is made as
 /// without `detach`: at the deadline, or with its caller, it is dropped.
@@ -128,6 +133,10 @@ impl<B, E> fmt::Debug for DetachedTimeoutLayer<B, E> {
 /// # Errors
 ///
 /// Those of the inner service, in time.
+///
+/// For an error type with a `dyn Error` in it, such as [`BoxError`](crate::error::BoxError), rustc rejects
+/// `tokio::spawn(async { detached.oneshot(req).await })`: "one type is more general than the other". Make the future
+/// outside of the block, `tokio::spawn(detached.oneshot(req))`, or `.call(req)` in it. axum (`Infallible`) is not affected.
 ///
 /// # Panics
 ///

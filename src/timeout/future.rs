@@ -7,19 +7,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::answer::Asked;
+use super::answer::{Asked, given_up};
 use super::body::TimeoutBody;
 use super::call::{Call, Ended, Launch};
-use super::core::{Core, Sealed, Write, apply};
+use super::core::{Core, Sealed, Write, apply, discard};
 use super::layer::{Policy, Scope};
 use super::service::Prepare;
 use crate::body::ResponseBody;
-use crate::error::Problem;
 
 pin_project! {
     /// The future of [`Timeout`](super::Timeout).
@@ -136,8 +134,8 @@ where
                     }))
                 }
                 None => {
-                    this.seal.seal(Sealed::Cancelled);
-                    Ok(given_up().map(ResponseBody::own))
+                    let pinned = this.seal.seal(Sealed::Cancelled);
+                    Ok(given_up(pinned, *this.asked).map(ResponseBody::own))
                 }
             },
             Ended::Finished(Err(error)) => {
@@ -159,13 +157,6 @@ where
     }
 }
 
-/// The answer if the work was aborted while somebody still waited for it: at shutdown.
-fn given_up() -> Response<Bytes> {
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE)
-        .detail("the work was given up")
-        .into_response()
-}
-
 /// The call's end of its header fields, if these are shared: until it is sealed, dropping it cancels.
 struct Seal {
     core: Option<Arc<Core>>,
@@ -181,7 +172,7 @@ impl Seal {
 
 impl Drop for Seal {
     fn drop(&mut self) {
-        self.seal(Sealed::Cancelled);
+        discard(self.seal(Sealed::Cancelled));
     }
 }
 

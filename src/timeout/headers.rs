@@ -19,8 +19,8 @@ use crate::fields::is_of_the_connection;
 /// Tasks that a handler spawns have no safe place for a header field of their own: a map behind a lock takes a late write
 /// and loses it, or puts it on somebody else's answer. Here a write is accepted or refused. What is accepted is *staged*:
 /// it is on the response that the layer returns if the call ends as [`Sealed::Committed`]; on every other end only what
-/// was [pinned](Self::pin) is, on the timeout answer. A refused write [says why](WriteError). What layers further out do
-/// to that response is outside of this promise.
+/// was [pinned](Self::pin) is, on the answer that this layer makes, if it makes one. A refused write
+/// [says why](WriteError). What layers further out do to that response is outside of this promise.
 ///
 /// Staged writes go on the response in the order in which they were accepted, after the inner service's own fields.
 ///
@@ -104,8 +104,8 @@ impl ResponseHeaders {
         self.write(name, Change::Remove)
     }
 
-    /// As [`insert`](Self::insert), and on the timeout answer as well: for a request id or what CORS wants. What is
-    /// inserted or appended later does not change the pin; another pin of this name does.
+    /// As [`insert`](Self::insert), and on the answer that this layer makes as well: for a request id or what CORS wants.
+    /// What is inserted or appended later does not change the pin; another pin of this name does.
     ///
     /// # Errors
     ///

@@ -176,13 +176,22 @@ impl TimeoutLayer {
     /// If `limit` is zero.
     #[must_use]
     #[track_caller]
-    pub fn idle(mut self, limit: Duration) -> Self {
-        assert!(
-            !limit.is_zero(),
-            "an idle limit of zero would cut every body short"
-        );
-        Arc::make_mut(&mut self.policy).idle = limit;
-        self
+    pub fn idle(self, limit: Duration) -> Self {
+        BuildError::expect(self.try_idle(limit))
+    }
+
+    /// As [`idle`](Self::idle).
+    ///
+    /// # Errors
+    ///
+    /// If `limit` is zero.
+    pub fn try_idle(self, limit: Duration) -> Result<Self, BuildError> {
+        if limit.is_zero() {
+            return Err(BuildError::new(
+                "an idle limit of zero would cut every body short",
+            ));
+        }
+        Ok(self.with(|policy| policy.idle = limit))
     }
 
     /// Gives the inner service a handle to its answer's header fields: [`ResponseHeaders`](super::ResponseHeaders), in the
@@ -197,7 +206,7 @@ impl TimeoutLayer {
     /// Lets the inner work go on after the deadline, or after its caller has gone, as a task of `background`; and hands how
     /// it ended to `on_late`.
     ///
-    /// See [`DetachedTimeoutLayer`].
+    /// It comes last: what it returns has none of these options. See [`DetachedTimeoutLayer`].
     #[must_use]
     pub fn detach<B, E>(
         self,

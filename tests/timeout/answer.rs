@@ -271,7 +271,11 @@ fn zero_is_refused() {
     let panic = panic.expect_err("refused");
     assert_eq!(panic.downcast_ref(), Some(&error.to_string()));
     assert!(TimeoutLayer::try_new(Duration::from_nanos(1)).is_ok());
-    assert!(std::panic::catch_unwind(|| late().idle(Duration::ZERO)).is_err());
+    let error = late().try_idle(Duration::ZERO).expect_err("refused");
+    let panic = std::panic::catch_unwind(|| late().idle(Duration::ZERO));
+    let panic = panic.expect_err("refused");
+    assert_eq!(panic.downcast_ref(), Some(&error.to_string()));
+    assert!(late().try_idle(Duration::from_nanos(1)).is_ok());
 }
 
 // T11

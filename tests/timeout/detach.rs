@@ -3,13 +3,15 @@
 use std::any::Any;
 use std::convert::Infallible;
 use std::future::pending;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, StatusCode};
-use tokio::time::sleep;
-use tokio_test::{assert_pending, task};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use tokio::time::{Sleep, sleep};
+use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use watershed::background::Background;
 use watershed::deadline::{Deadline, Phase};
@@ -18,8 +20,8 @@ use watershed::timeout::{
     DetachedTimeoutLayer, Late, ResponseHeaders, Sealed, Start, TimeoutLayer, WriteError,
 };
 
-use crate::support::{FedBody, Feed, Hand, MS};
-use crate::{Answering, Handler, Whole, mark, request, response, sleeper, with_deadline};
+use crate::support::{Bomb, FedBody, Feed, Hand, MS};
+use crate::{Answering, Handler, Whole, mark, request, response, sleeper, text, with_deadline};
 
 /// What was late.
 #[derive(Debug)]
@@ -203,6 +205,44 @@ async fn a_late_panic_and_a_late_error_go_to_the_hook_once() {
     assert_eq!((panic.downcast_ref(), &**error), (Some(&7_u32), "refused"));
 }
 
+/// Work that answers, and panics as it is dropped then, has panicked: in time for its caller, and late for the hook.
+#[tokio::test(start_paused = true)]
+async fn work_that_panics_as_it_goes_is_told_as_a_panic() {
+    /// Is ready once, and panics when it goes.
+    struct Bursts {
+        wait: Pin<Box<Sleep>>,
+        _bomb: Bomb,
+    }
+
+    impl Future for Bursts {
+        type Output = Result<Response<Whole>, BoxError>;
+
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+            self.wait.as_mut().poll(cx).map(|()| Ok(response("done")))
+        }
+    }
+
+    for (wait, in_time) in [(5 * MS, true), (20 * MS, false)] {
+        let hook = Hook::new(1);
+        let bursts = move |_: Request<()>| Bursts {
+            wait: Box::pin(sleep(wait)),
+            _bomb: Bomb("as it goes"),
+        };
+        let call = hook.layer(late()).layer(service_fn(bursts));
+        let answer = tokio::spawn(call.oneshot(request())).await;
+        let told = hook.all().await;
+        let panic = match (answer, told.into_iter().next()) {
+            (Err(panic), None) if in_time => panic.into_panic(),
+            (Ok(Ok(answer)), Some(Told::Panicked(panic))) if !in_time => {
+                assert_eq!(mark(&answer).phase, Phase::Head);
+                panic
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(panic.downcast_ref(), Some(&"as it goes".to_owned()));
+    }
+}
+
 // T16
 #[tokio::test(start_paused = true)]
 async fn beyond_the_bound_a_call_is_dropped_at_its_deadline_and_the_count_returns_to_nought() {
@@ -274,24 +314,51 @@ async fn a_caller_that_goes_leaves_the_work_to_the_hook() {
     );
 }
 
+/// It counts until then, so that a shutdown waits for the hook.
 #[tokio::test(start_paused = true)]
 async fn work_that_is_finished_but_never_fetched_goes_to_the_hook() {
+    let background = Background::new(1);
+    let counted = Arc::new(Mutex::new(Vec::new()));
+    let (counts, counter) = (background.clone(), Arc::clone(&counted));
+    let layer = late().detach(background.clone(), move |late: Late<Whole, BoxError>| {
+        assert!(matches!(late, Late::Response(_)), "{late:?}");
+        counter.lock().expect("not poisoned").push(counts.running());
+    });
+    let hand = Hand::new();
+    let mut call = task::spawn(layer.layer(hand.clone()).oneshot(request()));
+    assert_pending!(call.poll());
+    tokio::task::yield_now().await;
+    hand.finish(response("in time"));
+    while hand.drops() == 0 {
+        tokio::task::yield_now().await;
+    }
+    tokio::task::yield_now().await;
+    assert!(call.is_woken());
+    let mut shutdown = task::spawn(background.shutdown(Duration::MAX));
+    assert_pending!(shutdown.poll());
+    drop(call);
+    assert_eq!(*counted.lock().expect("not poisoned"), [1]);
+    let unfinished = assert_ready!(shutdown.poll());
+    assert_eq!((unfinished.aborted, background.running()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_counts_until_its_caller_has_what_came_of_it() {
     let hook = Hook::new(1);
     let hand = Hand::new();
     let mut call = task::spawn(hook.layer(late()).layer(hand.clone()).oneshot(request()));
     assert_pending!(call.poll());
     tokio::task::yield_now().await;
     hand.finish(response("in time"));
-    while hook.background.running() > 0 {
-        tokio::task::yield_now().await;
-    }
-    assert!(call.is_woken());
-    drop(call);
-    let told = hook.all().await;
-    assert!(
-        matches!(told[..], [Told::Response(StatusCode::OK)]),
-        "{told:?}"
+    // Past its limit a shutdown counts it, and takes nothing from anybody.
+    assert_eq!(hook.background.shutdown(MS).await.aborted, 1);
+    assert_eq!((hand.drops(), hook.background.running()), (1, 1));
+    let answer = assert_ready!(call.poll()).expect("in time");
+    assert_eq!(
+        (answer.status().as_u16(), hook.background.running()),
+        (200, 0)
     );
+    assert!(hook.all().await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -476,9 +543,18 @@ async fn a_caller_whose_work_is_aborted_is_told_at_once() {
         let call = tokio::spawn(layer.layer(handler.clone()).oneshot(request()));
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;
+        let name = http::HeaderName::from_static;
+        let headers = handler.headers();
+        let staged = headers.insert(name("x-staged"), HeaderValue::from_static("1"));
+        let pinned = headers.pin(name("x-request-id"), HeaderValue::from_static("7"));
+        assert_eq!((staged, pinned), (Ok(()), Ok(())));
         assert_eq!(hook.background.shutdown(Duration::ZERO).await.aborted, 1);
         let answer = call.await.expect("no panic").expect("an answer");
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.headers()["x-request-id"], "7");
+        assert!(!answer.headers().contains_key("x-staged"));
+        // How layers outside tell it from a 503 of the inner service.
+        assert_eq!(answer.extensions().get(), Some(&Sealed::Cancelled));
         assert!(
             answer
                 .extensions()
@@ -488,6 +564,31 @@ async fn a_caller_whose_work_is_aborted_is_told_at_once() {
         assert_eq!(handler.headers().state(), Some(Sealed::Cancelled));
         assert_eq!(handler.hand.drops(), 1);
     }
+}
+
+/// The answer to HEAD is the head of the one to GET.
+#[tokio::test(start_paused = true)]
+async fn an_aborted_head_request_gets_no_body() {
+    let mut lengths = Vec::new();
+    for method in [Method::GET, Method::HEAD] {
+        let hook = Hook::new(1);
+        let hand = Hand::<Response<Whole>>::new();
+        let mut request = request();
+        *request.method_mut() = method;
+        let call = hook.layer(late()).layer(hand).oneshot(request);
+        let call = tokio::spawn(call);
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        assert_eq!(hook.background.shutdown(Duration::ZERO).await.aborted, 1);
+        let answer = call.await.expect("no panic").expect("an answer");
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        let said = answer.headers().get("content-length").cloned();
+        lengths.push((said, text(answer).await.len()));
+    }
+    let [(None, whole), (Some(said), 0)] = &lengths[..] else {
+        panic!("{lengths:?}");
+    };
+    assert_eq!(*said, HeaderValue::from(*whole));
 }
 
 /// Dropping the layers and handles aborts what is nobody's, and not what somebody waits for.

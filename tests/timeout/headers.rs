@@ -1,7 +1,9 @@
 //! The handle to a call's header fields: what is accepted is on the response, and what is not says why.
 
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,10 +16,12 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use watershed::clone_request::{CloneRequestLayer, HeadPolicy, TeeBody};
 use watershed::deadline::Deadline;
 use watershed::error::BoxError;
-use watershed::timeout::{ResponseHeaders, Sealed, Timeout, TimeoutLayer, WriteError};
+use watershed::timeout::{
+    ResponseHeaders, Sealed, SealedFuture, Timeout, TimeoutLayer, WriteError,
+};
 
 use crate::support::MS;
-use crate::{Handler, Whole, request, response, with_deadline};
+use crate::{Handler, Whole, request, response, unless_it_hangs, with_deadline};
 
 const A: HeaderName = HeaderName::from_static("x-a");
 const B: HeaderName = HeaderName::from_static("x-b");
@@ -307,6 +311,115 @@ async fn any_number_of_tasks_may_wait_and_none_has_to() {
     }
 }
 
+/// A waker that counts how many of its kind are left, and that uses the handle as it is woken and as it goes.
+struct Looks {
+    headers: ResponseHeaders,
+    left: Arc<AtomicUsize>,
+}
+
+impl Looks {
+    fn waker(headers: &ResponseHeaders, left: &Arc<AtomicUsize>) -> Waker {
+        left.fetch_add(1, Ordering::Relaxed);
+        let (headers, left) = (headers.clone(), Arc::clone(left));
+        Waker::from(Arc::new(Self { headers, left }))
+    }
+}
+
+impl Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        assert!(self.headers.state().is_some());
+    }
+}
+
+impl Drop for Looks {
+    fn drop(&mut self) {
+        let _ = self.headers.state();
+        self.left.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A waker of a user's may run any code: under a lock, that would be a deadlock.
+#[test]
+fn a_waker_can_use_the_handle() {
+    unless_it_hangs(|| async {
+        for how in ENDS {
+            let left = Arc::new(AtomicUsize::new(0));
+            let count = || left.load(Ordering::Relaxed);
+            let handler = Handler::new();
+            let (call, headers) = begin(&handler);
+            let poll = |sealed: &mut SealedFuture| {
+                let waker = Looks::waker(&headers, &left);
+                Pin::new(sealed).poll(&mut Context::from_waker(&waker))
+            };
+            let (mut stays, mut goes) = (headers.sealed(), headers.sealed());
+            for _ in 0..3 {
+                assert_pending!(poll(&mut stays));
+                assert_pending!(poll(&mut goes));
+                // Another one takes its place.
+                assert_eq!(count(), 2);
+            }
+            drop(goes);
+            assert_eq!(count(), 1);
+            end(&handler, call, how).await;
+            assert_eq!(count(), 0);
+            assert_eq!(assert_ready!(poll(&mut stays)), how);
+            assert_eq!(count(), 0);
+        }
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_panics_keeps_nobody_else_waiting() {
+    struct Panics;
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("as it is woken");
+        }
+    }
+
+    for how in ENDS {
+        let handler = Handler::new();
+        let (call, headers) = begin(&handler);
+        let mut panics = headers.sealed();
+        let mut waiting: Vec<_> = (0..3).map(|_| task::spawn(headers.sealed())).collect();
+        assert_pending!(waiting[0].poll());
+        let waker = Waker::from(Arc::new(Panics));
+        assert_pending!(Pin::new(&mut panics).poll(&mut Context::from_waker(&waker)));
+        assert_pending!(waiting[1].poll());
+        assert_pending!(waiting[2].poll());
+        let answer = end(&handler, call, how).await;
+        let answers = matches!(how, Sealed::Committed | Sealed::Deadline);
+        assert_eq!(answer.is_some(), answers);
+        for waiter in &mut waiting {
+            assert!(waiter.is_woken());
+            assert_eq!(assert_ready!(waiter.poll()), how);
+        }
+    }
+}
+
+#[test]
+fn waits_that_are_dropped_leave_nothing_behind() {
+    unless_it_hangs(|| async {
+        let left = Arc::new(AtomicUsize::new(0));
+        let handler = Handler::new();
+        let (_call, headers) = begin(&handler);
+        for round in 0..2 {
+            let waiting: Vec<_> = (0..1000)
+                .map(|_| {
+                    let waker = Looks::waker(&headers, &left);
+                    let mut sealed = headers.sealed();
+                    assert_pending!(Pin::new(&mut sealed).poll(&mut Context::from_waker(&waker)));
+                    sealed
+                })
+                .collect();
+            assert_eq!(left.load(Ordering::Relaxed), 1000, "round {round}");
+            drop(waiting);
+            assert_eq!(left.load(Ordering::Relaxed), 0, "round {round}");
+        }
+    });
+}
+
 /// The bytes of a value that counts how many of its kind are left.
 struct Counted(Arc<AtomicUsize>);
 
@@ -373,8 +486,8 @@ async fn a_handle_that_outlives_its_call_holds_nothing_of_it() {
 }
 
 /// Values whose owners run code as they go: under a lock, that would be a deadlock or a poisoned call.
-#[tokio::test(start_paused = true)]
-async fn code_that_runs_as_a_value_goes_can_use_the_handle() {
+#[test]
+fn code_that_runs_as_a_value_goes_can_use_the_handle() {
     struct Uses(ResponseHeaders);
 
     impl AsRef<[u8]> for Uses {
@@ -390,46 +503,57 @@ async fn code_that_runs_as_a_value_goes_can_use_the_handle() {
         }
     }
 
-    for how in ENDS {
-        let handler = Handler::new();
-        let (call, headers) = begin(&handler);
-        let uses = || {
-            let bytes = Bytes::from_owner(Uses(headers.clone()));
-            HeaderValue::from_maybe_shared(bytes).expect("visible")
-        };
-        headers.insert(A, uses()).expect("open");
-        headers.insert(A, uses()).expect("open");
-        headers.remove(A).expect("open");
-        headers.insert(A, uses()).expect("open");
-        headers.pin(A, uses()).expect("open");
-        let answer = end(&handler, call, how).await;
-        assert_eq!(
-            answer.is_some(),
-            matches!(how, Sealed::Committed | Sealed::Deadline)
-        );
-        // Three were replaced while the call was open, and said so.
-        if how == Sealed::Committed {
-            let said = answer.expect("an answer").get_all(B).iter().count();
-            assert_eq!(said, 3);
+    unless_it_hangs(|| async {
+        for how in ENDS {
+            let handler = Handler::new();
+            let (call, headers) = begin(&handler);
+            let uses = || {
+                let bytes = Bytes::from_owner(Uses(headers.clone()));
+                HeaderValue::from_maybe_shared(bytes).expect("visible")
+            };
+            headers.insert(A, uses()).expect("open");
+            headers.insert(A, uses()).expect("open");
+            headers.remove(A).expect("open");
+            headers.insert(A, uses()).expect("open");
+            headers.pin(A, uses()).expect("open");
+            let answer = end(&handler, call, how).await;
+            assert_eq!(
+                answer.is_some(),
+                matches!(how, Sealed::Committed | Sealed::Deadline)
+            );
+            // Three were replaced while the call was open, and said so.
+            if how == Sealed::Committed {
+                let said = answer.expect("an answer").get_all(B).iter().count();
+                assert_eq!(said, 3);
+            }
+            let _ = headers.insert(A, uses());
         }
-        let _ = headers.insert(A, uses());
-    }
+    });
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_value_that_panics_as_it_goes_takes_no_answer_along() {
-    let left = Arc::new(AtomicUsize::new(0));
-    let handler = Handler::new();
-    let (call, headers) = begin(&handler);
-    headers
-        .insert(A, Counted::value(&left, true))
-        .expect("open");
-    headers
-        .insert(B, Counted::value(&left, false))
-        .expect("open");
-    let answer = end(&handler, call, Sealed::Deadline).await;
-    assert!(answer.is_some());
-    assert_eq!(left.load(Ordering::Relaxed), 0);
+async fn a_value_that_panics_as_it_goes_takes_nobody_along() {
+    for (how, pins) in [
+        (Sealed::Deadline, false),
+        (Sealed::Failed, true),
+        (Sealed::Cancelled, false),
+        (Sealed::Cancelled, true),
+    ] {
+        let left = Arc::new(AtomicUsize::new(0));
+        let handler = Handler::new();
+        let (call, headers) = begin(&handler);
+        let panics = Counted::value(&left, true);
+        match pins {
+            true => headers.pin(A, panics).expect("open"),
+            false => headers.insert(A, panics).expect("open"),
+        }
+        headers
+            .insert(B, Counted::value(&left, false))
+            .expect("open");
+        let answer = end(&handler, call, how).await;
+        assert_eq!(answer.is_some(), how == Sealed::Deadline);
+        assert_eq!(left.load(Ordering::Relaxed), 0, "{how:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -476,6 +600,47 @@ async fn what_the_handler_writes_as_it_goes_counts_if_it_has_finished() {
             (in_time, answer.headers().contains_key(A)),
             (limit > 4, limit > 4)
         );
+    }
+}
+
+/// The seal comes first: what is dropped because nobody waits for it any more has no say in the answer.
+#[tokio::test(start_paused = true)]
+async fn what_the_handler_writes_as_it_goes_is_refused_if_it_has_not_finished() {
+    type Written = Arc<Mutex<Option<Result<(), WriteError>>>>;
+
+    struct AsItGoes(ResponseHeaders, Written);
+
+    impl Drop for AsItGoes {
+        fn drop(&mut self) {
+            let pinned = self.0.pin(A, value("from drop"));
+            *self.1.lock().expect("not poisoned") = Some(pinned);
+        }
+    }
+
+    for how in [Sealed::Deadline, Sealed::Cancelled] {
+        let written = Written::default();
+        let writes = Arc::clone(&written);
+        let service = service_fn(move |request: Request<()>| {
+            let headers: ResponseHeaders = request.extensions().get().cloned().expect("shared");
+            let as_it_goes = AsItGoes(headers, Arc::clone(&writes));
+            async move {
+                let _as_it_goes = as_it_goes;
+                std::future::pending::<Result<Response<Whole>, BoxError>>().await
+            }
+        });
+        let layer = TimeoutLayer::new(10 * MS).share_headers();
+        let mut call = task::spawn(layer.layer(service).oneshot(request()));
+        assert_pending!(call.poll());
+        match how {
+            Sealed::Deadline => {
+                let answer = call.await.expect("an answer");
+                assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);
+                assert!(!answer.headers().contains_key(A));
+            }
+            _ => drop(call),
+        }
+        let written = written.lock().expect("not poisoned").take();
+        assert_eq!(written, Some(Err(WriteError::Sealed(how))));
     }
 }
 

@@ -15,7 +15,7 @@ mod support;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -87,6 +87,22 @@ where
     let body = response.into_body().collect().await.map_err(Into::into);
     let bytes = body.expect("a whole body").to_bytes();
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+/// Runs `test` on a paused clock in a thread of its own: a deadlock in it is a failure, and holds nobody up.
+#[track_caller]
+fn unless_it_hangs<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    let (done, ends) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        support::on_paused_clock(test());
+        let _ = done.send(());
+    });
+    if ends.recv_timeout(Duration::from_secs(20)) == Err(mpsc::RecvTimeoutError::Timeout) {
+        panic!("it hangs");
+    }
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 /// A service whose call ends when the test says so, and that shows what its request brought.
