@@ -1,6 +1,5 @@
 //! Reading a caller's deadline.
 
-use std::fmt;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -153,7 +152,7 @@ impl<S> Layer<S> for DeadlineLayer {
 }
 
 /// The service of [`DeadlineLayer`].
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct DeadlineService<S> {
     inner: S,
     layer: DeadlineLayer,
@@ -202,14 +201,5 @@ where
             earlier.announce(extensions);
         }
         self.inner.call(request)
-    }
-}
-
-impl<S: fmt::Debug> fmt::Debug for DeadlineService<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeadlineService")
-            .field("inner", &self.inner)
-            .field("layer", &self.layer)
-            .finish()
     }
 }

@@ -1,6 +1,5 @@
 //! Telling a backend how long it has.
 
-use std::fmt;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -86,7 +85,7 @@ impl<S> Layer<S> for EmitDeadlineLayer {
 }
 
 /// The service of [`EmitDeadlineLayer`].
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct EmitDeadline<S> {
     inner: S,
     layer: EmitDeadlineLayer,
@@ -135,14 +134,5 @@ where
             }
         }
         self.inner.call(request)
-    }
-}
-
-impl<S: fmt::Debug> fmt::Debug for EmitDeadline<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmitDeadline")
-            .field("inner", &self.inner)
-            .field("layer", &self.layer)
-            .finish()
     }
 }
