@@ -151,20 +151,7 @@ pub struct DetachedTimeout<S, B, E> {
 }
 
 impl<S, B, E> DetachedTimeout<S, B, E> {
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service, to be changed.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service, without the layer.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_accessors!();
 }
 
 impl<S: Clone, B, E> Clone for DetachedTimeout<S, B, E> {
