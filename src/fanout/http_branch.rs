@@ -140,6 +140,10 @@ pub struct WithCredentials<S> {
     inner: S,
 }
 
+impl<S> WithCredentials<S> {
+    inner_accessors!();
+}
+
 impl<S, B> Service<Request<B>> for WithCredentials<S>
 where
     S: Service<Request<B>>,
