@@ -1,6 +1,6 @@
 //! What a response has to be before it is passed back.
 
-use http::header::{CONTENT_LENGTH, UPGRADE};
+use http::header::{CONTENT_LENGTH, HeaderValue, UPGRADE};
 use http::{StatusCode, Version, response};
 
 use super::layer::Config;
@@ -27,12 +27,14 @@ pub(super) fn pass_back(
     if head.status.is_informational() && !switched {
         return Err(bad_gateway("the response is only an interim one"));
     }
-    let upgrade = match &exchange.upgrade {
-        _ if !switched => None,
-        Some(asked) if is_one_of(head, asked.as_bytes()) => head.headers.get(UPGRADE).cloned(),
+    let asked = exchange.upgrade.as_ref();
+    let upgrade = asked
+        .filter(|_| switched)
+        .and_then(|asked| chosen(head, asked.as_bytes()));
+    if switched && upgrade.is_none() {
         // To what nobody has asked for: the client would take what comes for the answer to its next request.
-        _ => return Err(bad_gateway("the response changes the protocol unasked")),
-    };
+        return Err(bad_gateway("the response changes the protocol unasked"));
+    }
     // Without the protocols that it asks for, a 426 says nothing (RFC 9110 §15.5.22).
     let required = (exchange.may_upgrade && head.status == StatusCode::UPGRADE_REQUIRED)
         .then(|| allowed_protocols(&head.headers, &config.upgrades))
@@ -52,13 +54,16 @@ pub(super) fn pass_back(
     Ok(())
 }
 
-/// Whether the response changes to one protocol, and that was asked for.
-fn is_one_of(head: &response::Parts, asked: &[u8]) -> bool {
+/// The one protocol that the response changes to, if that was asked for.
+fn chosen(head: &response::Parts, asked: &[u8]) -> Option<HeaderValue> {
     let mut chosen = tokens(&head.headers, &UPGRADE);
     let (Some(protocol), None) = (chosen.next(), chosen.next()) else {
-        return false;
+        return None;
     };
-    asked
-        .split(|&byte| byte == b',')
-        .any(|asked| asked.trim_ascii().eq_ignore_ascii_case(protocol))
+    let mut asked = asked.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+    let was_asked = asked.any(|asked| asked.eq_ignore_ascii_case(protocol));
+    // Without the empty elements around it, which may be the whole of another line.
+    was_asked
+        .then(|| HeaderValue::from_bytes(protocol).ok())
+        .flatten()
 }

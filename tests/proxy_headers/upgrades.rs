@@ -135,6 +135,24 @@ fn a_change_that_was_asked_for_passes() {
     }
 }
 
+// Found by a property: the empty elements of the list, and the line that holds nothing else, went back as they were.
+#[test]
+fn a_101_names_the_protocol_and_nothing_else() {
+    let layer = layer().allow_upgrade("websocket");
+    for lines_of in [
+        &["websocket"][..],
+        &["websocket, "],
+        &[",, websocket ,"],
+        &["", "websocket"],
+        &[",", "websocket"],
+    ] {
+        let fields: Vec<_> = lines_of.iter().map(|line| ("upgrade", *line)).collect();
+        let answer = answer(&layer, get(WEBSOCKET), response(101, &fields));
+        assert_eq!(answer.status, 101, "{lines_of:?}");
+        assert_eq!(answer.field("upgrade"), Some("websocket"), "{lines_of:?}");
+    }
+}
+
 // CVE-2026-2833: after a 101 that was not asked for, the client's next request goes to the backend as it is.
 #[test]
 fn a_change_that_was_not_asked_for_is_refused() {
