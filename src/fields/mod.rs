@@ -55,9 +55,9 @@ const FOR_ALL: [HeaderName; 14] = [
 /// of where the message comes from (CVE-2022-31813, CVE-2024-45410): whether that is believed is not for the sender to say.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, protected: &[HeaderName]) {
     if headers.contains_key(header::CONNECTION) {
-        // What every other message says names no field, or one that goes anyway.
+        // What every other message says names a field that goes anyway.
         let usual = |name: &&[u8]| {
-            let names: [&[u8]; 3] = [b"close", b"keep-alive", b"upgrade"];
+            let names: [&[u8]; 2] = [b"keep-alive", b"upgrade"];
             names.iter().any(|usual| name.eq_ignore_ascii_case(usual))
         };
         let nominated: Vec<HeaderName> = tokens(headers, &header::CONNECTION)

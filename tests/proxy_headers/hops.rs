@@ -112,6 +112,20 @@ fn whatever_a_connection_line_names_goes_no_further() {
     }
 }
 
+// RFC 9110 §7.6.1: a field of the same name goes, whatever else the word means.
+#[test]
+fn a_field_called_close_goes_with_the_connection_that_closes() {
+    let fields = [("connection", "close"), ("close", "1"), ("x-kept", "2")];
+    let head = passed(&layer(), get(&fields));
+    assert!(!head.headers.contains_key("close"));
+    assert_eq!(head.headers["x-kept"], "2");
+    let answer = answer(&layer(), get(&[]), response(200, &fields));
+    assert_eq!(lines(&answer.headers), ["x-kept: 2"]);
+
+    let head = passed(&layer(), get(&[("close", "1")]));
+    assert_eq!(head.headers["close"], "1");
+}
+
 // B19
 #[test]
 fn bytes_that_are_no_text_in_a_connection_line_do_no_harm() {

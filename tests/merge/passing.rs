@@ -1,0 +1,266 @@
+//! One service, passed through untouched.
+
+use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http_body::Body;
+use http_body_util::{BodyExt, Empty, Full};
+use tokio::time::{Instant, advance};
+use tokio_test::{assert_pending, assert_ready, task};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+use watershed::body::ResponseBody;
+use watershed::deadline::{Deadline, Phase, TimedOut};
+use watershed::error::{BoxError, ClientFault};
+use watershed::merge::PassthroughLayer;
+use watershed::test_util::{Reply, Scripted};
+use watershed::timeout::ClientTimeoutLayer;
+
+use crate::support::{Answer, FedBody, Feed, Hand, MS, ask, get, post};
+
+type Sent = Request<Full<Bytes>>;
+
+fn over<S: Clone>(service: S) -> watershed::merge::Passthrough<S> {
+    PassthroughLayer::new().layer(service)
+}
+
+// L50
+#[tokio::test]
+async fn a_response_passes_untouched() {
+    for status in [
+        200, 201, 204, 206, 301, 302, 304, 400, 401, 404, 418, 429, 500, 503,
+    ] {
+        let reply = Reply::status(status)
+            .header("content-type", "text/html")
+            .header("set-cookie", "a=b")
+            .header("set-cookie", "c=d")
+            .header("server", "x")
+            .header("www-authenticate", "Basic")
+            .header("connection", "upgrade")
+            .header("upgrade", "h2c")
+            .body("not here");
+        let backend = Scripted::reply(reply);
+        let expected = backend.clone().oneshot(get("/")).await.unwrap();
+        let passed = over(backend).oneshot(get("/")).await.unwrap();
+        assert_eq!(passed.status(), expected.status());
+        assert_eq!(passed.headers(), expected.headers());
+        assert_eq!(
+            passed.into_body().collect().await.unwrap().to_bytes(),
+            "not here"
+        );
+    }
+}
+
+// L50
+#[tokio::test]
+async fn an_empty_body_passes() {
+    let answer = ask(&over(Scripted::reply(Reply::status(404))), get("/")).await;
+    assert_eq!((answer.status, &*answer.body), (404, ""));
+}
+
+// L50
+#[tokio::test]
+async fn a_request_passes_untouched() {
+    let backend = Scripted::reply(Reply::status(200));
+    let fields = [
+        ("authorization", "Bearer x"),
+        ("cookie", "a=b"),
+        ("accept-encoding", "br"),
+        ("range", "bytes=0-1"),
+        ("if-match", "\"1\""),
+        ("if-none-match", "\"1\""),
+        ("if-modified-since", "Thu, 01 Jan 1970 00:00:00 GMT"),
+        ("if-unmodified-since", "Thu, 01 Jan 1970 00:00:00 GMT"),
+        ("if-range", "\"1\""),
+        ("expect", "100-continue"),
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("x-own", "1"),
+    ];
+    for method in [Method::GET, Method::HEAD, Method::POST, Method::OPTIONS] {
+        let mut request = post("http://a/b?c=d", "body");
+        *request.method_mut() = method.clone();
+        for (name, value) in fields {
+            request
+                .headers_mut()
+                .append(name, HeaderValue::from_static(value));
+        }
+        over(backend.clone()).oneshot(request).await.unwrap();
+        let seen = backend.calls().pop().expect("a call");
+        assert_eq!(
+            (seen.method, seen.uri.to_string()),
+            (method, "http://a/b?c=d".to_owned())
+        );
+        assert_eq!(seen.body.expect("a body"), "body");
+        assert_eq!(seen.headers.len(), fields.len());
+        for (name, value) in fields {
+            assert_eq!(seen.headers[name], value);
+        }
+    }
+}
+
+// L50
+#[tokio::test]
+async fn extensions_of_request_and_response_pass() {
+    let service = service_fn(|request: Request<()>| async move {
+        let mut response = Response::new(Empty::<Bytes>::new());
+        response
+            .extensions_mut()
+            .insert(*request.extensions().get::<u8>().expect("kept"));
+        Ok::<_, Infallible>(response)
+    });
+    let mut request = Request::new(());
+    request.extensions_mut().insert(7u8);
+    let response = over(service).oneshot(request).await.unwrap();
+    assert_eq!(response.extensions().get(), Some(&7u8));
+}
+
+// L50
+#[tokio::test(start_paused = true)]
+async fn a_body_streams_frame_by_frame_with_its_trailers() {
+    let hand = Hand::new();
+    let (feed, body) = Feed::announcing(6);
+    hand.finish(Response::new(body));
+    let layer = PassthroughLayer::new().within(10 * MS);
+    let response = layer.layer(hand).oneshot(get("/")).await.unwrap();
+    let mut body = task::spawn(response.into_body());
+    assert_eq!(
+        (body.size_hint().exact(), body.is_end_stream()),
+        (Some(6), false)
+    );
+    let poll =
+        |body: &mut task::Spawn<ResponseBody<FedBody>>| body.enter(|cx, body| body.poll_frame(cx));
+    assert!(poll(&mut body).is_pending());
+    for data in ["abc", "def"] {
+        feed.data(data);
+        let frame = assert_ready!(poll(&mut body))
+            .expect("a frame")
+            .expect("no error");
+        assert_eq!(frame.into_data().expect("data"), data);
+        assert!(poll(&mut body).is_pending());
+        // The body is not timed.
+        advance(Duration::from_secs(60)).await;
+    }
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-sum", HeaderValue::from_static("1"));
+    feed.trailers(trailers.clone());
+    feed.end();
+    let frame = assert_ready!(poll(&mut body))
+        .expect("a frame")
+        .expect("no error");
+    assert_eq!(frame.into_trailers().expect("trailers"), trailers);
+    assert!(body.is_end_stream());
+    assert!(assert_ready!(poll(&mut body)).is_none());
+}
+
+// L50
+#[tokio::test]
+async fn a_body_that_breaks_breaks_for_the_client_as_well() {
+    let backend = Scripted::reply(Reply::status(200).body("abc").then_fail());
+    let response = over(backend).oneshot(get("/")).await.unwrap();
+    let mut body = response.into_body();
+    body.frame().await.expect("data").expect("no error");
+    body.frame()
+        .await
+        .expect("an error")
+        .expect_err("never a silent end");
+}
+
+// L50, B36
+#[tokio::test(start_paused = true)]
+async fn an_error_is_502_a_timeout_504_and_a_fault_its_own() {
+    let fails = |error: fn() -> BoxError| {
+        service_fn(move |_: Sent| async move { Err::<Response<Empty<Bytes>>, _>(error()) })
+    };
+    for (service, status) in [
+        (fails(|| "refused by 10.0.0.7".into()), 502),
+        (
+            fails(|| io::Error::other("refused by 10.0.0.7").into()),
+            502,
+        ),
+        (fails(|| TimedOut::new(Phase::Body, MS, MS).into()), 504),
+        (
+            fails(|| io::Error::from(io::ErrorKind::TimedOut).into()),
+            504,
+        ),
+        (fails(|| tower::timeout::error::Elapsed::new().into()), 504),
+        (fails(|| ClientFault::too_large(7).into()), 413),
+        (
+            fails(|| ClientFault::bad_request("an empty cart").into()),
+            400,
+        ),
+    ] {
+        let answer = ask(&over(service), post("/", "")).await;
+        answer.assert_problem(status);
+        assert!(!answer.body.contains("10.0.0.7"));
+    }
+    let timed = ServiceBuilder::new()
+        .layer(ClientTimeoutLayer::new(10 * MS))
+        .service(Scripted::reply(Reply::hang()));
+    ask(&over(timed), get("/")).await.assert_problem(504);
+    let unready = Scripted::ready_fails("broken");
+    ask(&over(unready), get("/")).await.assert_problem(502);
+}
+
+// L50, L12
+#[tokio::test(start_paused = true)]
+async fn its_deadline_is_exact_and_the_call_is_gone_before_the_answer() {
+    for (own, announced, enforced, takes) in [
+        (Some(400), None, false, Some(400)),
+        (Some(400), Some(100), false, Some(100)),
+        (Some(100), Some(400), false, Some(100)),
+        (Some(100), Some(400), true, Some(100)),
+        (None, Some(100), false, Some(100)),
+        // A layer outside answers.
+        (Some(400), Some(100), true, None),
+        (None, None, false, None),
+    ] {
+        let layer = match own {
+            Some(own) => PassthroughLayer::new().within(MS * own),
+            None => PassthroughLayer::new(),
+        };
+        let mut request = post("/", "");
+        if let Some(announced) = announced {
+            let deadline = Deadline::after(MS * announced);
+            let deadline = if enforced {
+                deadline.enforced()
+            } else {
+                deadline
+            };
+            request.extensions_mut().insert(deadline);
+        }
+        let hand = Hand::<Response<Empty<Bytes>>>::new();
+        let start = Instant::now();
+        let call = layer.layer(hand.clone()).oneshot(request);
+        match (
+            tokio::time::timeout(Duration::from_secs(1), call).await,
+            takes,
+        ) {
+            (Ok(response), Some(takes)) => {
+                assert_eq!((start.elapsed(), hand.drops()), (MS * takes, 1));
+                Answer::read(response.unwrap()).await.assert_problem(504);
+            }
+            (Err(_), None) => {}
+            (other, _) => panic!("{own:?} {announced:?}: {:?}", other.is_ok()),
+        }
+    }
+    // Readiness counts.
+    let layer = PassthroughLayer::new().within(10 * MS);
+    ask(&layer.layer(Scripted::never_ready()), get("/"))
+        .await
+        .assert_problem(504);
+    // At a tie, finished work wins.
+    let tie = Scripted::reply(Reply::status(404).after(10 * MS));
+    assert_eq!(ask(&layer.layer(tie), get("/")).await.status, 404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_call_drops_the_inner_one() {
+    let backend = Scripted::reply(Reply::hang());
+    let mut call = task::spawn(over(backend.clone()).oneshot(get("/")));
+    assert_pending!(call.poll());
+    drop(call);
+    assert_eq!(backend.dropped(), 1);
+}
