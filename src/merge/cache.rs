@@ -5,6 +5,8 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::{AGE, CACHE_CONTROL, HeaderName, HeaderValue, VARY};
 
+use crate::body::Completeness;
+
 /// The strictest of the parts' `Cache-Control`.
 #[derive(Debug)]
 pub(super) struct CacheControl {
@@ -65,8 +67,10 @@ impl CacheControl {
             .map(|(shortest, fresh)| shortest.min(fresh));
     }
 
-    /// The field, if there is anything to say.
-    pub(super) fn value(&self) -> Option<HeaderValue> {
+    /// The field, if there is anything to say. What is missing from an incomplete answer may be there at the next request,
+    /// so nobody is told to keep that; but what a part forbids is forbidden still: a cache may have a lifetime of its own
+    /// for what says nothing.
+    pub(super) fn value(&self, completeness: Completeness) -> Option<HeaderValue> {
         if self.no_store {
             return Some(HeaderValue::from_static("no-store"));
         }
@@ -77,14 +81,16 @@ impl CacheControl {
         if self.no_cache {
             directives.push("no-cache".to_owned());
         }
-        if let Some(max_age) = self.max_age.filter(|max_age| *max_age != Duration::MAX) {
-            if self.public && !self.private {
-                directives.push("public".to_owned());
+        if completeness == Completeness::Complete {
+            if let Some(max_age) = self.max_age.filter(|max_age| *max_age != Duration::MAX) {
+                if self.public && !self.private {
+                    directives.push("public".to_owned());
+                }
+                directives.push(format!("max-age={}", max_age.as_secs()));
             }
-            directives.push(format!("max-age={}", max_age.as_secs()));
-        }
-        if self.must_revalidate {
-            directives.push("must-revalidate".to_owned());
+            if self.must_revalidate {
+                directives.push("must-revalidate".to_owned());
+            }
         }
         if directives.is_empty() {
             return None;
@@ -161,7 +167,9 @@ impl Vary {
 mod tests {
     use super::*;
 
-    fn strictest(parts: &[&[(&'static str, &'static str)]]) -> Option<String> {
+    type Parts<'a> = &'a [&'a [(&'static str, &'static str)]];
+
+    fn strictest(parts: Parts<'_>, completeness: Completeness) -> Option<String> {
         let mut strictest = CacheControl::new();
         for part in parts {
             let mut headers = HeaderMap::new();
@@ -170,7 +178,7 @@ mod tests {
             }
             strictest.add(&headers);
         }
-        let value = strictest.value()?;
+        let value = strictest.value(completeness)?;
         Some(value.to_str().expect("ASCII").to_owned())
     }
 
@@ -216,7 +224,27 @@ mod tests {
             (&[&[(cc, "max-age=soon")]], Some("max-age=0")),
             (&[&[(cc, "max-age")]], Some("max-age=0")),
         ] {
-            assert_eq!(strictest(parts).as_deref(), want, "{parts:?}");
+            let strictest = strictest(parts, Completeness::Complete);
+            assert_eq!(strictest.as_deref(), want, "{parts:?}");
+        }
+    }
+
+    // L48
+    #[test]
+    fn an_incomplete_answer_says_only_what_is_forbidden() {
+        let cc = "cache-control";
+        for (parts, want) in [
+            (&[&[(cc, "public, max-age=60")][..]][..], None),
+            (&[&[(cc, "max-age=60, must-revalidate")]], None),
+            (&[&[(cc, "private, max-age=60")], &[]], Some("private")),
+            (&[&[(cc, "no-cache, private")]], Some("private, no-cache")),
+            (
+                &[&[(cc, "max-age=60")], &[(cc, "no-store")]],
+                Some("no-store"),
+            ),
+        ] {
+            let strictest = strictest(parts, Completeness::Incomplete);
+            assert_eq!(strictest.as_deref(), want, "{parts:?}");
         }
     }
 

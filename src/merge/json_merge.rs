@@ -285,11 +285,8 @@ fn cache_headers(
     if let Some(value) = vary.value() {
         headers.insert(VARY, value);
     }
-    // What is missing now may be there at the next request: nobody should keep an incomplete answer.
-    if completeness == Completeness::Complete && !parts.is_empty() {
-        if let Some(value) = cache_control.value() {
-            headers.insert(CACHE_CONTROL, value);
-        }
+    if let Some(value) = cache_control.value(completeness) {
+        headers.insert(CACHE_CONTROL, value);
     }
 }
 

@@ -84,8 +84,8 @@
 //!
 //! # What is kept of the parts' heads
 //!
-//! By [`JsonMerge`]: the strictest `Cache-Control`, on complete answers only, and the union of `Vary`. Nothing else: no
-//! `Set-Cookie`, no `Server`.
+//! By [`JsonMerge`]: the strictest `Cache-Control`, whose lifetime is on complete answers only, and the union of `Vary`.
+//! Nothing else: no `Set-Cookie`, no `Server`.
 
 use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, Method};
