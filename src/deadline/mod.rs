@@ -154,10 +154,7 @@ impl Deadline {
 
     /// Leaves it in a request, in the place of one that is there.
     pub(crate) fn announce(self, extensions: &mut Extensions) {
-        match extensions.get_mut::<Self>() {
-            Some(place) => *place = self,
-            None => drop(extensions.insert(self)),
-        }
+        *extensions.get_or_insert(self) = self;
     }
 
     /// What a layer with a limit of its own arms, given what it inherited: the earlier of the two, or nothing if a layer

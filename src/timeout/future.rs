@@ -172,7 +172,9 @@ impl Seal {
 
 impl Drop for Seal {
     fn drop(&mut self) {
-        discard(self.seal(Sealed::Cancelled));
+        if self.core.is_some() {
+            discard(self.seal(Sealed::Cancelled));
+        }
     }
 }
 
