@@ -38,9 +38,8 @@ impl<S, Req> ToCall<S, Req> {
     where
         S: Service<Req>,
     {
-        let request = self.request.take().expect("until it is called");
         let service = self.service.as_mut().expect("until it is taken");
-        service.call(request)
+        service.call(self.request.take().expect("until it is called"))
     }
 
     /// The two of them, to be called elsewhere.
@@ -91,7 +90,7 @@ where
             },
             launch,
             clock,
-            timer: InlineTimer::new(clock.armed()),
+            timer: InlineTimer::new(),
             let_others_run: L::ELSEWHERE,
         }
     }
@@ -125,7 +124,6 @@ where
                         Poll::Ready(Ok(())) if !this.clock.armed().has_passed() => {
                             let work = this.launch.launch(to_call, this.clock);
                             this.state.set(State::Called { work });
-                            this.timer.as_mut().reset(this.clock.armed());
                             continue;
                         }
                         Poll::Ready(Err(error)) => return Poll::Ready(Ended::Finished(Err(error))),
@@ -141,7 +139,7 @@ where
             // At a tie, finished work wins (DESIGN rule 6): the timer is looked at only if the call has nothing; and if the
             // deadline came between the two looks, the call has another. So whoever waits for the same instant inside, as a
             // merge does that answers with what it has by then, is always asked once more.
-            ready!(this.timer.as_mut().poll(cx));
+            ready!(this.timer.as_mut().poll(this.clock.armed(), cx));
             if last_look {
                 return Poll::Ready(Ended::Late(this.clock.timed_out(phase)));
             }

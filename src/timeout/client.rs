@@ -11,7 +11,7 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::body::TimeoutBody;
+use super::body::{Limits, TimeoutBody};
 use super::call::{Call, Ended, Launch, ToCall};
 use super::clock::Clock;
 use crate::deadline::Deadline;
@@ -157,7 +157,8 @@ where
             Ended::Finished(result) => {
                 call.finish();
                 let response = result.map_err(Into::into)?;
-                Ok(response.map(|body| TimeoutBody::new(body, clock.for_body(), Duration::MAX)))
+                let limits = Limits::new(clock.for_body(), Duration::MAX);
+                Ok(response.map(|body| TimeoutBody::new(body, limits)))
             }
             Ended::Late(timed_out) => {
                 // Late work that panics as it goes must not take the error along.

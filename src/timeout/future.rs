@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::answer::{Asked, given_up};
-use super::body::TimeoutBody;
+use super::body::{Limits, TimeoutBody};
 use super::call::{Call, Ended, Launch};
 use super::core::{Core, Sealed, Write, apply, discard};
 use super::layer::{Policy, Scope};
@@ -119,19 +119,15 @@ where
                         apply(staged, response.headers_mut());
                     }
                     let clock = this.call.clock();
-                    let upgrades = this.asked.upgrades(response.status());
-                    Ok(response.map(|body| {
-                        ResponseBody::inner(match this.policy.scope {
-                            // No timer touches a connection that is not HTTP any more.
-                            _ if upgrades => TimeoutBody::unlimited(body),
-                            Scope::Head => {
-                                TimeoutBody::new(body, clock.stopped(), this.policy.idle)
-                            }
-                            Scope::HeadAndBody => {
-                                TimeoutBody::new(body, clock.for_body(), this.policy.idle)
-                            }
-                        })
-                    }))
+                    let idle = this.policy.idle;
+                    let limits = match this.policy.scope {
+                        // No timer touches a connection that is not HTTP any more.
+                        _ if this.asked.upgrades(response.status()) => None,
+                        Scope::Head => Limits::new(clock.stopped(), idle),
+                        Scope::HeadAndBody => Limits::new(clock.for_body(), idle),
+                    };
+                    let wrap = |body| ResponseBody::inner(TimeoutBody::new(body, limits));
+                    Ok(response.map(wrap))
                 }
                 None => {
                     let pinned = this.seal.seal(Sealed::Cancelled);
