@@ -64,6 +64,7 @@ pin_project! {
 
 impl Limits {
     /// The clock's deadline, and a limit between frames; or nothing, if there is neither.
+    #[inline]
     pub(super) fn new(clock: Clock, idle: Duration) -> Option<Pin<Box<Self>>> {
         let is_limited = clock.enforces().is_some() || idle != Duration::MAX;
         is_limited.then(|| Self::boxed(clock, idle))

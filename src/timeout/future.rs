@@ -160,6 +160,7 @@ struct Seal {
 
 impl Seal {
     /// What belongs on the answer.
+    #[inline]
     fn seal(&mut self, how: Sealed) -> Vec<Write> {
         let core = self.core.take();
         core.and_then(|core| core.seal(how)).unwrap_or_default()
