@@ -110,6 +110,7 @@ where
 
     /// The call stays as it is when this is ready: [`finish`](Self::finish) it, in time for who must not see it running.
     /// While it is pending, [`poll_deadline`](Self::poll_deadline).
+    #[inline]
     pub(super) fn poll(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -138,6 +139,7 @@ where
     /// nothing; and as the deadline may have come between the two looks, the call is then polled once more before it is
     /// late. So whoever waits for the same instant inside, as a merge does that answers with what it has by then, is always
     /// asked once more.
+    #[inline]
     pub(super) fn poll_deadline(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         ready!(this.timer.poll(this.clock.armed(), cx));

@@ -125,6 +125,7 @@ where
     }
 
     /// ## Open => (Committed | Failed | Cancelled)
+    #[inline]
     fn finished<ResBody>(
         self: Pin<&mut Self>,
         result: Result<L::Output, S::Error>,
