@@ -1,7 +1,13 @@
 //! The merge of three JSON documents, beside what one would write by hand: the same backends called with `join_all` and
 //! collected, then parsed into `serde_json::Value`s, or spliced from borrowed `RawValue`s.
 //!
-//! `cargo bench --bench merge`
+//! `cargo bench --bench merge`. In instructions, as docs/performance.md has them for documents of 1 KB:
+//!
+//! ```sh
+//! cargo bench --bench merge --no-run
+//! valgrind --tool=callgrind --toggle-collect='merge::run' target/release/deps/merge-… \
+//!     --bench --sample-count 1 --sample-size 1000 --exact merge::object::a_watershed::1000
+//! ```
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -66,7 +72,9 @@ fn documents(size: usize) -> Vec<Bytes> {
         .into()
 }
 
-/// Polls to the end on this thread: no runtime between the measured code and the clock.
+/// Polls to the end on this thread: no runtime between the measured code and the clock. By name, for a tool that counts
+/// instructions.
+#[inline(never)]
 fn run<F: Future>(future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
     let mut cx = Context::from_waker(Waker::noop());
@@ -128,7 +136,8 @@ fn by_hand(bencher: Bencher<'_, '_>, size: usize, merge: impl Fn(&[Bytes]) -> By
             let mut answer = Response::new(Full::new(merge(&documents)));
             let json = HeaderValue::from_static("application/json");
             answer.headers_mut().insert(CONTENT_TYPE, json);
-            black_box(answer.into_body().frame().await)
+            let frame = answer.into_body().frame().await;
+            let _ = black_box(frame);
         })
     });
 }

@@ -1,4 +1,5 @@
-//! A timeout beside Tower's and tower-http's: around a service that answers at once, after one wait, or never.
+//! A timeout beside Tower's and tower-http's: around a service that answers at once, after one wait, or never. And beside
+//! Tower's with the line by which one tells the service its deadline by hand, as ours does.
 //!
 //! `cargo bench --bench timeout`. The machine's noise is as large as the differences, so docs/performance.md counts
 //! instructions:
@@ -21,7 +22,9 @@ use divan::Bencher;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio::runtime::Runtime;
+use tower::util::MapRequest;
 use tower::{Layer, Service};
+use watershed::deadline::Deadline;
 use watershed::timeout::{ResponseHeaders, TimeoutLayer};
 
 fn main() {
@@ -136,6 +139,24 @@ fn tower() -> tower::timeout::TimeoutLayer {
     tower::timeout::TimeoutLayer::new(LIMIT)
 }
 
+/// Puts the deadline into the request, and Tower's around that.
+#[derive(Clone, Copy)]
+struct ByHand;
+
+impl<S> Layer<S> for ByHand {
+    type Service = tower::timeout::Timeout<MapRequest<S, fn(Request<()>) -> Request<()>>>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        tower().layer(MapRequest::new(inner, announce))
+    }
+}
+
+fn announce(mut request: Request<()>) -> Request<()> {
+    let deadline = Deadline::after(LIMIT).enforced();
+    request.extensions_mut().insert(deadline);
+    request
+}
+
 fn answers<L>(bencher: Bencher<'_, '_>, layer: &L, pending: u32)
 where
     L: Layer<Handler>,
@@ -182,7 +203,12 @@ mod ready_at_once {
     }
 
     #[divan::bench]
-    fn d_tower_http(bencher: Bencher<'_, '_>) {
+    fn d_tower_by_hand(bencher: Bencher<'_, '_>) {
+        answers(bencher, &ByHand, 0);
+    }
+
+    #[divan::bench]
+    fn e_tower_http(bencher: Bencher<'_, '_>) {
         answers(bencher, &tower_http(), 0);
     }
 }
@@ -207,7 +233,12 @@ mod pending_once {
     }
 
     #[divan::bench]
-    fn d_tower_http(bencher: Bencher<'_, '_>) {
+    fn d_tower_by_hand(bencher: Bencher<'_, '_>) {
+        answers(bencher, &ByHand, 1);
+    }
+
+    #[divan::bench]
+    fn e_tower_http(bencher: Bencher<'_, '_>) {
         answers(bencher, &tower_http(), 1);
     }
 }
@@ -232,7 +263,12 @@ mod timed_out {
     }
 
     #[divan::bench]
-    fn d_tower_http(bencher: Bencher<'_, '_>) {
+    fn d_tower_by_hand(bencher: Bencher<'_, '_>) {
+        times_out(bencher, &ByHand);
+    }
+
+    #[divan::bench]
+    fn e_tower_http(bencher: Bencher<'_, '_>) {
         times_out(bencher, &tower_http());
     }
 }

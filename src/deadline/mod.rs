@@ -88,11 +88,13 @@ impl Deadline {
 
     /// Whether it has come: `now >= deadline`.
     #[must_use]
+    #[inline]
     pub fn has_passed(&self) -> bool {
         self.has_passed_at(Instant::now())
     }
 
     /// `duration` from `now`, announced.
+    #[inline]
     pub(crate) fn after_at(duration: Duration, now: Instant) -> Self {
         Self {
             at: now.checked_add(duration),
@@ -153,15 +155,14 @@ impl Deadline {
     }
 
     /// Leaves it in a request, in the place of one that is there.
+    #[inline]
     pub(crate) fn announce(self, extensions: &mut Extensions) {
-        match extensions.get_mut::<Self>() {
-            Some(place) => *place = self,
-            None => drop(extensions.insert(self)),
-        }
+        *extensions.get_or_insert(self) = self;
     }
 
     /// What a layer with a limit of its own arms, given what it inherited: the earlier of the two, or nothing if a layer
     /// outside already enforces that instant or an earlier one (DESIGN rule 6).
+    #[inline]
     pub(crate) fn to_arm(own: Self, inherited: Option<Self>) -> Option<Self> {
         match inherited {
             Some(inherited) if inherited.comes_no_later_than(own) => {

@@ -45,45 +45,33 @@ impl Timer {
 }
 
 pin_project! {
-    /// A timer without an allocation: for a future that is pinned anyway and armed on most calls.
+    /// A timer without an allocation: for a future that is pinned anyway and armed on most calls. Who has it keeps its
+    /// deadline.
     #[derive(Debug)]
     pub(crate) struct InlineTimer {
-        deadline: Deadline,
         #[pin]
         sleep: Option<Sleep>,
     }
 }
 
 impl InlineTimer {
-    pub(crate) fn new(deadline: Deadline) -> Self {
-        Self {
-            deadline,
-            sleep: None,
-        }
+    pub(crate) fn new() -> Self {
+        Self { sleep: None }
     }
 
-    /// Another deadline, from the next poll on.
-    pub(crate) fn reset(self: Pin<&mut Self>, deadline: Deadline) {
-        let mut this = self.project();
-        if *this.deadline != deadline {
-            *this.deadline = deadline;
-            this.sleep.set(None);
-        }
-    }
-
-    /// As [`Timer::poll`].
-    pub(crate) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut this = self.project();
-        let Some(at) = this.deadline.at else {
+    /// As [`Timer::poll`]. The deadline may be another one each time.
+    pub(crate) fn poll(self: Pin<&mut Self>, deadline: Deadline, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(at) = deadline.at else {
             return Poll::Pending;
         };
         if Instant::now() >= at {
             return Poll::Ready(());
         }
-        if this.sleep.is_none() {
-            this.sleep.set(Some(tokio::time::sleep_until(at)));
+        let mut sleep = self.project().sleep;
+        let armed = sleep.as_ref().as_pin_ref().map(|sleep| sleep.deadline());
+        if armed != Some(at) {
+            sleep.set(Some(tokio::time::sleep_until(at)));
         }
-        let sleep = this.sleep.as_pin_mut().expect("set above");
-        sleep.poll(cx)
+        sleep.as_pin_mut().expect("set above").poll(cx)
     }
 }

@@ -405,25 +405,25 @@ fn literal(text: &[u8], at: usize, literal: &[u8]) -> Result<usize, ScanError> {
 fn plain_prefix(text: &[u8]) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGHS: u64 = ONES << 7;
-    // The lowest byte that is marked is exact; those above it may be marked by a borrow.
-    let zero_bytes = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+    let each = |byte: u8| ONES * u64::from(byte);
 
-    let mut chunks = text.chunks_exact(8);
-    let mut len = 0;
-    for chunk in chunks.by_ref() {
-        let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
-        let quote = zero_bytes(word ^ (ONES * b'"' as u64));
-        let backslash = zero_bytes(word ^ (ONES * b'\\' as u64));
-        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
-        let special = quote | backslash | control;
+    let mut rest = text;
+    while let Some((chunk, after)) = rest.split_first_chunk() {
+        let word = u64::from_le_bytes(*chunk);
+        // In ASCII, whose high bit is clear, a byte gets it by going below zero. The lowest byte that is marked is exact;
+        // those above it may be marked by a borrow.
+        let quote = (word ^ each(b'"')).wrapping_sub(ONES);
+        let backslash = (word ^ each(b'\\')).wrapping_sub(ONES);
+        let control = word.wrapping_sub(each(0x20));
+        let special = (quote | backslash | control) & !word & HIGHS;
         if special != 0 {
-            return len + special.trailing_zeros() as usize / 8;
+            return text.len() - rest.len() + special.trailing_zeros() as usize / 8;
         }
-        len += 8;
+        rest = after;
     }
-    let rest = chunks.remainder();
     let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
-    len + rest.iter().position(special).unwrap_or(rest.len())
+    let plain = rest.iter().position(special).unwrap_or(rest.len());
+    text.len() - rest.len() + plain
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ impl Asked {
     }
 
     /// Whether a response with this status hands the connection over to something that is not HTTP.
+    #[inline]
     pub(super) fn upgrades(self, status: StatusCode) -> bool {
         status == StatusCode::SWITCHING_PROTOCOLS || (self == Self::Connect && status.is_success())
     }

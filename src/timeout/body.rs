@@ -51,8 +51,9 @@ pin_project! {
 }
 
 pin_project! {
+    /// What a body is held to.
     #[derive(Debug)]
-    struct Limits {
+    pub(super) struct Limits {
         clock: Clock,
         #[pin]
         timer: InlineTimer,
@@ -61,29 +62,27 @@ pin_project! {
     }
 }
 
-impl<B> TimeoutBody<B> {
-    /// Held to the clock's deadline, and to a limit between frames.
-    pub(super) fn new(inner: B, clock: Clock, idle: Duration) -> Self {
+impl Limits {
+    /// The clock's deadline, and a limit between frames; or nothing, if there is neither.
+    #[inline]
+    pub(super) fn new(clock: Clock, idle: Duration) -> Option<Pin<Box<Self>>> {
         let is_limited = clock.enforces().is_some() || idle != Duration::MAX;
-        let limits = is_limited.then(|| {
-            Box::pin(Limits {
-                clock,
-                timer: InlineTimer::new(clock.armed()),
-                idle: Idle::new(idle),
-            })
-        });
-        Self {
-            state: State::Open { inner, limits },
-        }
+        is_limited.then(|| Self::boxed(clock, idle))
     }
 
-    /// Held to nothing.
-    pub(super) fn unlimited(inner: B) -> Self {
+    fn boxed(clock: Clock, idle: Duration) -> Pin<Box<Self>> {
+        Box::pin(Self {
+            clock,
+            timer: InlineTimer::new(),
+            idle: Idle::new(idle),
+        })
+    }
+}
+
+impl<B> TimeoutBody<B> {
+    pub(super) fn new(inner: B, limits: Option<Pin<Box<Limits>>>) -> Self {
         Self {
-            state: State::Open {
-                inner,
-                limits: None,
-            },
+            state: State::Open { inner, limits },
         }
     }
 
@@ -148,7 +147,10 @@ where
                     limits.idle.waits_no_more();
                     return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
                 }
-                Poll::Pending => match (limits.timer.as_mut().poll(cx), limits.idle.poll(cx)) {
+                Poll::Pending => match (
+                    limits.timer.as_mut().poll(limits.clock.armed(), cx),
+                    limits.idle.poll(cx),
+                ) {
                     (Poll::Ready(()), _) => limits.clock.timed_out(Phase::Body),
                     (Poll::Pending, Poll::Ready(timed_out)) => timed_out,
                     (Poll::Pending, Poll::Pending) => return Poll::Pending,

@@ -38,9 +38,8 @@ impl<S, Req> ToCall<S, Req> {
     where
         S: Service<Req>,
     {
-        let request = self.request.take().expect("until it is called");
         let service = self.service.as_mut().expect("until it is taken");
-        service.call(request)
+        service.call(self.request.take().expect("until it is called"))
     }
 
     /// The two of them, to be called elsewhere.
@@ -70,12 +69,6 @@ pin_project! {
     }
 }
 
-/// How a call ended.
-pub(super) enum Ended<T, E> {
-    Finished(Result<T, E>),
-    Late(TimedOut),
-}
-
 impl<S, Req, L> Call<S, Req, L, L::Work>
 where
     S: Service<Req>,
@@ -91,7 +84,7 @@ where
             },
             launch,
             clock,
-            timer: InlineTimer::new(clock.armed()),
+            timer: InlineTimer::new(),
             let_others_run: L::ELSEWHERE,
         }
     }
@@ -107,50 +100,54 @@ where
         self.project().state.set(State::Done);
     }
 
+    /// How a call ends that is late.
+    pub(super) fn timed_out(&self) -> TimedOut {
+        self.clock.timed_out(match self.state {
+            State::Ready { .. } => Phase::Readiness,
+            State::Called { .. } | State::Done => Phase::Head,
+        })
+    }
+
     /// The call stays as it is when this is ready: [`finish`](Self::finish) it, in time for who must not see it running.
+    /// While it is pending, [`poll_deadline`](Self::poll_deadline).
+    #[inline]
     pub(super) fn poll(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Ended<L::Output, S::Error>> {
+    ) -> Poll<Result<L::Output, S::Error>> {
         let mut this = self.project();
-        let mut last_look = false;
-        loop {
-            let phase = match this.state.as_mut().project() {
-                // ## Ready => Called
-                //
-                // Waiting for readiness is part of the call's time. A call that comes too late is not made.
-                StateProj::Ready { to_call } => {
-                    let service = to_call.service.as_mut().expect("until it is called");
-                    match service.poll_ready(cx) {
-                        Poll::Ready(Ok(())) if !this.clock.armed().has_passed() => {
-                            let work = this.launch.launch(to_call, this.clock);
-                            this.state.set(State::Called { work });
-                            this.timer.as_mut().reset(this.clock.armed());
-                            continue;
-                        }
-                        Poll::Ready(Err(error)) => return Poll::Ready(Ended::Finished(Err(error))),
-                        Poll::Ready(Ok(())) | Poll::Pending => Phase::Readiness,
-                    }
-                }
-                StateProj::Called { work } => match work.poll(cx) {
-                    Poll::Ready(result) => return Poll::Ready(Ended::Finished(result)),
-                    Poll::Pending => Phase::Head,
-                },
-                StateProj::Done => panic!("polled after it had finished"),
-            };
-            // At a tie, finished work wins (DESIGN rule 6): the timer is looked at only if the call has nothing; and if the
-            // deadline came between the two looks, the call has another. So whoever waits for the same instant inside, as a
-            // merge does that answers with what it has by then, is always asked once more.
-            ready!(this.timer.as_mut().poll(cx));
-            if last_look {
-                return Poll::Ready(Ended::Late(this.clock.timed_out(phase)));
-            }
-            if std::mem::take(this.let_others_run) {
-                // A task that was woken at this instant as well has its turn before that look.
-                cx.waker().wake_by_ref();
+        if let StateProj::Ready { to_call } = this.state.as_mut().project() {
+            // ## Ready => Called
+            //
+            // Waiting for readiness is part of the call's time. A call that comes too late is not made.
+            let service = to_call.service.as_mut().expect("until it is called");
+            ready!(service.poll_ready(cx))?;
+            if this.clock.armed().has_passed() {
                 return Poll::Pending;
             }
-            last_look = true;
+            let work = this.launch.launch(to_call, this.clock);
+            this.state.set(State::Called { work });
         }
+        match this.state.project() {
+            StateProj::Called { work } => work.poll(cx),
+            StateProj::Ready { .. } => unreachable!("called above"),
+            StateProj::Done => panic!("polled after it had finished"),
+        }
+    }
+
+    /// Ready once the time has run out. At a tie, finished work wins (DESIGN rule 6): this is looked at only if the call has
+    /// nothing; and as the deadline may have come between the two looks, the call is then polled once more before it is
+    /// late. So whoever waits for the same instant inside, as a merge does that answers with what it has by then, is always
+    /// asked once more.
+    #[inline]
+    pub(super) fn poll_deadline(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        ready!(this.timer.poll(this.clock.armed(), cx));
+        if std::mem::take(this.let_others_run) {
+            // A task that was woken at this instant as well has its turn before that.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
     }
 }

@@ -11,8 +11,8 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::body::TimeoutBody;
-use super::call::{Call, Ended, Launch, ToCall};
+use super::body::{Limits, TimeoutBody};
+use super::call::{Call, Launch, ToCall};
 use super::clock::Clock;
 use crate::deadline::Deadline;
 use crate::error::{BoxError, BuildError};
@@ -150,21 +150,29 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut call = self.project().call;
-        let ended = ready!(call.as_mut().poll(cx));
-        let clock = call.clock();
-        // The inner call goes before its end is told.
-        Poll::Ready(match ended {
-            Ended::Finished(result) => {
+        let mut last_look = false;
+        loop {
+            // The inner call goes before its end is told.
+            if let Poll::Ready(result) = call.as_mut().poll(cx) {
+                let clock = call.clock();
                 call.finish();
-                let response = result.map_err(Into::into)?;
-                Ok(response.map(|body| TimeoutBody::new(body, clock.for_body(), Duration::MAX)))
+                return Poll::Ready(match result {
+                    Ok(response) => {
+                        let limits = Limits::new(clock.for_body(), Duration::MAX);
+                        Ok(response.map(|body| TimeoutBody::new(body, limits)))
+                    }
+                    Err(error) => Err(error.into()),
+                });
             }
-            Ended::Late(timed_out) => {
+            ready!(call.as_mut().poll_deadline(cx));
+            if last_look {
+                let timed_out = call.timed_out();
                 // Late work that panics as it goes must not take the error along.
                 let _ = catch_unwind(AssertUnwindSafe(|| call.finish()));
-                Err(timed_out.into())
+                return Poll::Ready(Err(timed_out.into()));
             }
-        })
+            last_look = true;
+        }
     }
 }
 

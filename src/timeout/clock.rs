@@ -17,6 +17,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
+    #[inline]
     pub(super) fn start(limit: Duration, inherited: Option<Deadline>) -> Self {
         let started = Instant::now();
         let own = Deadline::after_at(limit, started);
@@ -38,6 +39,7 @@ impl Clock {
 
     /// The clock of the body, once the head is here. Whoever enforces the deadline outside may have been waiting for just
     /// that: if this layer has left it to them so far, its own limit holds for the body.
+    #[inline]
     pub(super) fn for_body(self) -> Self {
         match self.enforces() {
             Some(_) => self,
@@ -49,6 +51,7 @@ impl Clock {
     }
 
     /// The clock of a body that is held to no deadline.
+    #[inline]
     pub(super) fn stopped(self) -> Self {
         Self {
             armed: Deadline::NEVER,

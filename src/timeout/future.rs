@@ -12,8 +12,8 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::answer::{Asked, given_up};
-use super::body::TimeoutBody;
-use super::call::{Call, Ended, Launch};
+use super::body::{Limits, TimeoutBody};
+use super::call::{Call, Launch};
 use super::core::{Core, Sealed, Write, apply, discard};
 use super::layer::{Policy, Scope};
 use super::service::Prepare;
@@ -98,62 +98,80 @@ where
     /// One of them, and then there is the one answer. Work that is finished is dropped before the seal, so that what it
     /// says as it goes is still heard; work that is late after it, and before the answer is returned.
     pub(super) fn poll<ResBody>(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Answered<ResBody, S::Error>>
     where
         L::Output: Into<Option<Response<ResBody>>>,
     {
-        let mut this = self.project();
-        let unwinding = Unwinding(this.seal);
-        let polled = this.call.as_mut().poll(cx);
-        if let Poll::Ready(Ended::Finished(_)) = polled {
-            this.call.as_mut().finish();
+        let mut last_look = false;
+        loop {
+            let mut this = self.as_mut().project();
+            let unwinding = Unwinding(this.seal);
+            let polled = this.call.as_mut().poll(cx);
+            if polled.is_ready() {
+                this.call.as_mut().finish();
+            }
+            std::mem::forget(unwinding);
+            if let Poll::Ready(result) = polled {
+                return Poll::Ready(self.finished(result));
+            }
+            ready!(this.call.as_mut().poll_deadline(cx));
+            if last_look {
+                return Poll::Ready(Ok(self.late()));
+            }
+            last_look = true;
         }
-        std::mem::forget(unwinding);
-        Poll::Ready(match ready!(polled) {
-            Ended::Finished(Ok(output)) => match output.into() {
-                Some(mut response) => {
-                    let staged = this.seal.seal(Sealed::Committed);
-                    if !staged.is_empty() {
-                        apply(staged, response.headers_mut());
-                    }
-                    let clock = this.call.clock();
-                    let upgrades = this.asked.upgrades(response.status());
-                    Ok(response.map(|body| {
-                        ResponseBody::inner(match this.policy.scope {
-                            // No timer touches a connection that is not HTTP any more.
-                            _ if upgrades => TimeoutBody::unlimited(body),
-                            Scope::Head => {
-                                TimeoutBody::new(body, clock.stopped(), this.policy.idle)
-                            }
-                            Scope::HeadAndBody => {
-                                TimeoutBody::new(body, clock.for_body(), this.policy.idle)
-                            }
-                        })
-                    }))
-                }
-                None => {
-                    let pinned = this.seal.seal(Sealed::Cancelled);
-                    Ok(given_up(pinned, *this.asked).map(ResponseBody::own))
-                }
-            },
-            Ended::Finished(Err(error)) => {
+    }
+
+    /// ## Open => (Committed | Failed | Cancelled)
+    #[inline]
+    fn finished<ResBody>(
+        self: Pin<&mut Self>,
+        result: Result<L::Output, S::Error>,
+    ) -> Answered<ResBody, S::Error>
+    where
+        L::Output: Into<Option<Response<ResBody>>>,
+    {
+        let this = self.project();
+        let output = match result {
+            Ok(output) => output,
+            Err(error) => {
                 this.seal.seal(Sealed::Failed);
-                Err(error)
+                return Err(error);
             }
-            Ended::Late(timed_out) => {
-                let pinned = this.seal.seal(Sealed::Deadline);
-                // Late work that panics as it goes must not take the answer along.
-                let call = AssertUnwindSafe(|| this.call.finish());
-                let _ = catch_unwind(call);
-                let answer = this.policy.answer.make(&timed_out, pinned, *this.asked);
-                if let Some(hook) = &this.policy.on_timeout {
-                    let _ = catch_unwind(AssertUnwindSafe(|| hook(&timed_out)));
-                }
-                Ok(answer.map(ResponseBody::own))
-            }
-        })
+        };
+        let Some(mut response) = output.into() else {
+            let pinned = this.seal.seal(Sealed::Cancelled);
+            return Ok(given_up(pinned, *this.asked).map(ResponseBody::own));
+        };
+        let staged = this.seal.seal(Sealed::Committed);
+        if !staged.is_empty() {
+            apply(staged, response.headers_mut());
+        }
+        let (clock, idle) = (this.call.clock(), this.policy.idle);
+        let limits = match this.policy.scope {
+            // No timer touches a connection that is not HTTP any more.
+            _ if this.asked.upgrades(response.status()) => None,
+            Scope::Head => Limits::new(clock.stopped(), idle),
+            Scope::HeadAndBody => Limits::new(clock.for_body(), idle),
+        };
+        Ok(response.map(|body| ResponseBody::inner(TimeoutBody::new(body, limits))))
+    }
+
+    /// ## Open => Deadline
+    fn late<ResBody>(self: Pin<&mut Self>) -> Response<ResponseBody<TimeoutBody<ResBody>>> {
+        let this = self.project();
+        let timed_out = this.call.timed_out();
+        let pinned = this.seal.seal(Sealed::Deadline);
+        // Late work that panics as it goes must not take the answer along.
+        let call = AssertUnwindSafe(|| this.call.finish());
+        let _ = catch_unwind(call);
+        let answer = this.policy.answer.make(&timed_out, pinned, *this.asked);
+        if let Some(hook) = &this.policy.on_timeout {
+            let _ = catch_unwind(AssertUnwindSafe(|| hook(&timed_out)));
+        }
+        answer.map(ResponseBody::own)
     }
 }
 
@@ -164,6 +182,7 @@ struct Seal {
 
 impl Seal {
     /// What belongs on the answer.
+    #[inline]
     fn seal(&mut self, how: Sealed) -> Vec<Write> {
         let core = self.core.take();
         core.and_then(|core| core.seal(how)).unwrap_or_default()
@@ -172,7 +191,9 @@ impl Seal {
 
 impl Drop for Seal {
     fn drop(&mut self) {
-        discard(self.seal(Sealed::Cancelled));
+        if self.core.is_some() {
+            discard(self.seal(Sealed::Cancelled));
+        }
     }
 }
 

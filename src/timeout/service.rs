@@ -78,6 +78,7 @@ where
 
 impl Policy {
     /// What a call starts with: its clock, and the core of its header fields if these are shared.
+    #[inline]
     pub(super) fn begin<B>(&self, request: &Request<B>) -> (Clock, Option<Arc<Core>>) {
         let inherited = request.extensions().get::<Deadline>().copied();
         let limit = match self.start {
