@@ -36,6 +36,7 @@
 //! # let _ = layer;
 //! ```
 
+mod path;
 mod service;
 mod template;
 

@@ -308,7 +308,7 @@ async fn under_load_every_accepted_field_is_on_its_own_answer_and_no_other_is() 
                     };
                     let running = tokio::spawn(service.clone().oneshot(Request::new(of.clone())));
                     if call % 10 == 2 {
-                        // This caller does not wait to the end.
+                        // This caller does not wait to the end: it races with it, on a real clock.
                         tokio::time::sleep(wait(call + 1)).await;
                         running.abort();
                     }

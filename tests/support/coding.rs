@@ -29,41 +29,39 @@ pub(crate) fn brotli(content: &[u8]) -> Vec<u8> {
 }
 
 /// The compressed pieces: what each flush has written, and the end.
-pub(crate) fn flushed_gzip(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    let mut written = Vec::new();
+fn flushed<E: Write>(
+    mut encoder: E,
+    pieces: &[&[u8]],
+    written: fn(&mut E) -> &mut Vec<u8>,
+    finish: impl FnOnce(E) -> Vec<u8>,
+) -> Vec<Vec<u8>> {
+    let mut flushed = Vec::new();
     for piece in pieces {
         encoder.write_all(piece).expect("in memory");
         encoder.flush().expect("in memory");
-        written.push(std::mem::take(encoder.get_mut()));
+        flushed.push(std::mem::take(written(&mut encoder)));
     }
-    written.push(encoder.finish().expect("in memory"));
-    written
+    flushed.push(finish(encoder));
+    flushed
+}
+
+pub(crate) fn flushed_gzip(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
+    let encoder = GzEncoder::new(Vec::new(), Compression::best());
+    let finish = |encoder: GzEncoder<_>| encoder.finish().expect("in memory");
+    flushed(encoder, pieces, GzEncoder::get_mut, finish)
 }
 
 pub(crate) fn flushed_zlib(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
-    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
-    let mut written = Vec::new();
-    for piece in pieces {
-        encoder.write_all(piece).expect("in memory");
-        encoder.flush().expect("in memory");
-        written.push(std::mem::take(encoder.get_mut()));
-    }
-    written.push(encoder.finish().expect("in memory"));
-    written
+    let encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+    let finish = |encoder: ZlibEncoder<_>| encoder.finish().expect("in memory");
+    flushed(encoder, pieces, ZlibEncoder::get_mut, finish)
 }
 
 /// With a window of two to the power of `window` bytes.
 pub(crate) fn flushed_brotli(pieces: &[&[u8]], window: u32) -> Vec<Vec<u8>> {
-    let mut encoder = CompressorWriter::new(Vec::new(), 4096, 5, window);
-    let mut written = Vec::new();
-    for piece in pieces {
-        encoder.write_all(piece).expect("in memory");
-        encoder.flush().expect("in memory");
-        written.push(std::mem::take(encoder.get_mut()));
-    }
-    written.push(encoder.into_inner());
-    written
+    let encoder = CompressorWriter::new(Vec::new(), 4096, 5, window);
+    let finish = CompressorWriter::into_inner;
+    flushed(encoder, pieces, CompressorWriter::get_mut, finish)
 }
 
 /// Deflate without the header that HTTP wants.

@@ -636,7 +636,7 @@ fn a_handler_that_never_yields_is_answered_for_in_time() {
         let service = layer.layer(service);
         let (answers, answer) = mpsc::channel::<Phase>();
         let call = async move {
-            // Woken by the timer, as by a socket: so that this is the thread which has the timer.
+            // Woken by the timer, on a real clock as by a socket: so that this is the thread which has the timer.
             sleep(MS).await;
             let Ok(answer) = service.oneshot(request()).await;
             answers.send(mark(&answer).phase).expect("received");
@@ -687,7 +687,7 @@ async fn every_result_is_told_exactly_once() {
         let call: usize = *request.extensions().get().expect("its number");
         begins[call].fetch_add(1, Ordering::Relaxed);
         async move {
-            // Around the deadline: a little before it, and a little after.
+            // Around the deadline, on a real clock: a little before it, and a little after.
             sleep(4 * MS + Duration::from_micros(call as u64 % 20 * 100)).await;
             match call % 3 {
                 0 => Err(call),

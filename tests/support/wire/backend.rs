@@ -235,27 +235,25 @@ impl Backend {
 
     /// Answers a request with `bytes`, and closes.
     pub(crate) fn closes_after(bytes: impl Into<Vec<u8>>) -> Self {
-        let bytes = Arc::new(bytes.into());
-        Self::new(move |mut peer| {
-            let bytes = Arc::clone(&bytes);
-            async move {
-                if peer.request().await.is_some() {
-                    peer.send(&*bytes).await;
-                    peer.finish().await;
-                }
-            }
-        })
+        Self::answers_once(bytes.into(), Peer::finish)
     }
 
     /// Answers a request with `bytes`, and then says nothing more until the gateway gives it up.
     pub(crate) fn hangs_after(bytes: impl Into<Vec<u8>>) -> Self {
-        let bytes = Arc::new(bytes.into());
+        Self::answers_once(bytes.into(), Peer::closed)
+    }
+
+    fn answers_once<F>(bytes: Vec<u8>, then: fn(Peer) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let bytes = Arc::new(bytes);
         Self::new(move |mut peer| {
             let bytes = Arc::clone(&bytes);
             async move {
                 if peer.request().await.is_some() {
                     peer.send(&*bytes).await;
-                    peer.closed().await;
+                    then(peer).await;
                 }
             }
         })
