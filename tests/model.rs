@@ -776,6 +776,55 @@ mod exchanges {
         });
     }
 
+    /// The body ends before its last piece is written, on another thread: only after both is nobody woken.
+    #[test]
+    fn a_body_is_sent_when_all_of_it_is() {
+        check(|| {
+            let exchange = Arc::new(Exchange::new());
+            let (task, waker) = Task::new();
+            assert_eq!(exchange.over_or_wake(&waker), None);
+            exchange.hold();
+            let threads = [(); 2].map(|()| {
+                let exchange = Arc::clone(&exchange);
+                loom::thread::spawn(move || {
+                    assert!(!exchange.is_sent());
+                    exchange.sent();
+                })
+            });
+            let finish = finishes(&exchange, 1);
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            assert!(exchange.is_sent());
+            finish.join().unwrap();
+            assert!(task.wakes.load(Ordering::SeqCst) <= 1);
+            // Nor is anybody who asks now.
+            assert_eq!(exchange.over_or_wake(&waker), Some(1));
+            drop(waker);
+            assert_eq!(Arc::strong_count(&task), 1);
+        });
+    }
+
+    /// The last piece is written, and the next body on the connection is another exchange's: nobody is to be woken for this
+    /// one.
+    #[test]
+    fn whoever_asks_too_late_is_not_kept() {
+        check(|| {
+            let exchange = Arc::new(Exchange::new());
+            let (task, waker) = Task::new();
+            let thread = {
+                let exchange = Arc::clone(&exchange);
+                loom::thread::spawn(move || exchange.sent())
+            };
+            assert_eq!(exchange.over_or_wake(&waker), None);
+            thread.join().unwrap();
+            exchange.finish(1);
+            assert_eq!(task.wakes.load(Ordering::SeqCst), 0);
+            drop(waker);
+            assert_eq!(Arc::strong_count(&task), 1);
+        });
+    }
+
     /// An error of the request's body is found by whoever looks when the response has failed for it.
     #[test]
     fn an_error_is_there_before_the_failure_that_it_causes() {

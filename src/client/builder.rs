@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use http_body::Body;
 use hyper_util::client::legacy;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 
 use super::Client;
 use super::connector::{Connector, Protocol, Transport, tcp};
+use super::linger::Executor;
 use crate::error::{BoxError, BuildError};
 
 /// As good as for ever: what is longer is not timed, because the pool adds it to the clock's now.
@@ -125,7 +126,7 @@ impl ClientBuilder {
         let connect_timeout = self.connect_timeout;
         let idle_timeout = (self.idle_timeout < FOR_EVER).then_some(self.idle_timeout);
         let connector = Connector::new(self.transport()?, connect_timeout, protocol);
-        let client = legacy::Client::builder(TokioExecutor::new())
+        let client = legacy::Client::builder(Executor)
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(idle_timeout)
             .pool_max_idle_per_host(max_idle)

@@ -20,6 +20,8 @@ struct State<At> {
     over: Option<At>,
     /// The task that sends the request's body.
     sender: Option<Waker>,
+    /// How many hold something that is still to be sent: the request's body itself, and each of its pieces.
+    unsent: usize,
 }
 
 impl<At: Copy> Exchange<At> {
@@ -29,6 +31,7 @@ impl<At: Copy> Exchange<At> {
                 error: None,
                 over: None,
                 sender: None,
+                unsent: 1,
             }),
         }
     }
@@ -74,7 +77,7 @@ impl<At: Copy> Exchange<At> {
         let mut waker = Some(waker.clone());
         let over = {
             let mut state = lock(&self.state);
-            if state.over.is_none() {
+            if state.over.is_none() && state.unsent > 0 {
                 std::mem::swap(&mut state.sender, &mut waker);
             }
             state.over
@@ -83,9 +86,26 @@ impl<At: Copy> Exchange<At> {
         over
     }
 
-    /// There is nothing left to send: nobody is to be woken.
+    /// One more holds something that is still to be sent. Whoever says so holds something as well.
+    pub(crate) fn hold(&self) {
+        lock(&self.state).unsent += 1;
+    }
+
+    /// One of them has nothing left to send. After the last one, nobody is to be woken.
     pub(crate) fn sent(&self) {
-        let sender = lock(&self.state).sender.take();
+        let sender = {
+            let mut state = lock(&self.state);
+            state.unsent -= 1;
+            match state.unsent {
+                0 => state.sender.take(),
+                _ => None,
+            }
+        };
         drop(sender);
+    }
+
+    /// Whether nothing is left to send.
+    pub(crate) fn is_sent(&self) -> bool {
+        lock(&self.state).unsent == 0
     }
 }

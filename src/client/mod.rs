@@ -83,6 +83,7 @@ mod builder;
 mod connector;
 mod error;
 mod exchange;
+mod linger;
 mod service;
 #[cfg(feature = "tls")]
 mod tls;

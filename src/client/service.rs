@@ -39,9 +39,12 @@ use crate::error::BoxError;
 ///
 /// A server may answer before it has read the request. When its response is over (read to its end, or dropped), the body of
 /// the request may go on for five more seconds, so that it can end and the connection be used again. After that it is dropped,
-/// and the connection closed, or the stream reset: a caller that stalls in the middle of an upload holds neither for longer.
-/// Only a server that leaves what it was sent in its socket does, because hyper asks for no more of a body until there is
-/// room.
+/// and the connection closed, or the stream reset: neither a caller that stalls in the middle of an upload nor a server that
+/// leaves it unread holds them for longer. The same goes for a call that is dropped in the middle of an upload: hyper sends what
+/// it has taken of it before it closes, if the server reads.
+///
+/// Over HTTP/2 a server makes room for each stream. The last piece of a body, which hyper has been given and there is no room
+/// for, stays until there is, or the connection ends: what is large is best sent in several.
 ///
 /// # Panics
 ///

@@ -20,6 +20,7 @@ mod shutdown;
 mod streaming;
 mod targets;
 mod upgrade;
+mod uploads;
 mod websocket;
 #[path = "../support/wire/mod.rs"]
 mod wire;

@@ -1,58 +1,92 @@
 //! The body of a request, and how long it may go on.
 
+use std::io::IoSlice;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::Answer;
 use crate::client::exchange::Exchange;
-use crate::deadline::{Deadline, Timer};
+use crate::client::linger::{self, LINGER, Linger};
 use crate::error::{BoxError, panic_message};
 
-/// How long the body of a request may go on when the response is over, from its end and all in all.
-///
-/// A caller that has its answer may be about to end what it sends: then the connection is used again. If it is still in the
-/// middle of it and nobody listened any more, its connection would be reset, and the answer be lost with it. But one that
-/// has stopped may never go on, and it holds two connections.
-const LINGER: Duration = Duration::from_secs(5);
+/// Has something that is still to be sent, as long as it lives.
+struct Unsent(Arc<Exchange<Instant>>);
+
+impl Clone for Unsent {
+    fn clone(&self) -> Self {
+        self.0.hold();
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        self.0.sent();
+    }
+}
 
 /// The end of an exchange that sends the request's body.
 struct Sender {
-    exchange: Arc<Exchange<Instant>>,
+    unsent: Unsent,
     /// Since the response is over.
-    linger: Option<Timer>,
+    linger: Linger,
+    /// Whether the task that polls the body knows of it.
+    begun: bool,
 }
 
 impl Sender {
+    fn begin(&mut self) {
+        if !std::mem::replace(&mut self.begun, true) {
+            linger::begin(&self.unsent.0);
+        }
+    }
+
     /// Whether the body has had its time, if another piece of it has come.
     fn is_late(&mut self) -> bool {
-        let over = self.exchange.over();
-        over.is_some_and(|over| self.lingers_from(over).deadline().has_passed())
+        let over = self.unsent.0.over();
+        over.is_some_and(|over| self.linger.has_passed(over))
     }
 
     /// Ready when the body has had its time, if it waits.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.exchange.over_or_wake(cx.waker()) {
-            Some(over) => self.lingers_from(over).poll(cx),
+        match self.unsent.0.over_or_wake(cx.waker()) {
+            Some(over) => self.linger.poll(over, cx),
             None => Poll::Pending,
         }
     }
-
-    fn lingers_from(&mut self, over: Instant) -> &mut Timer {
-        self.linger
-            .get_or_insert_with(|| Timer::new(Deadline::after_at(LINGER, over)))
-    }
 }
 
-impl Drop for Sender {
-    fn drop(&mut self) {
-        self.exchange.sent();
+/// A piece of a request's body. hyper drops it when it is written.
+pub(crate) struct Piece<D> {
+    data: D,
+    _unsent: Option<Unsent>,
+}
+
+impl<D: Buf> Buf for Piece<D> {
+    fn remaining(&self) -> usize {
+        self.data.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.data.chunk()
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.data.chunks_vectored(slices)
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.data.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        self.data.copy_to_bytes(length)
     }
 }
 
@@ -88,8 +122,9 @@ impl<B: Body> RequestBody<B> {
         let body = Self {
             body,
             sender: exchange.clone().map(|exchange| Sender {
-                exchange,
-                linger: None,
+                unsent: Unsent(exchange),
+                linger: Linger::default(),
+                begun: false,
             }),
             left: announced,
         };
@@ -104,6 +139,13 @@ impl<B: Body> RequestBody<B> {
     fn is_late(&mut self) -> bool {
         let ends = self.body.is_end_stream() || self.left == Some(0);
         !ends && self.sender.as_mut().is_some_and(Sender::is_late)
+    }
+
+    fn piece(&self, frame: Frame<B::Data>) -> Frame<Piece<B::Data>> {
+        frame.map_data(|data| Piece {
+            data,
+            _unsent: self.sender.as_ref().map(|sender| sender.unsent.clone()),
+        })
     }
 
     /// Counts a frame, or the end.
@@ -126,16 +168,21 @@ where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
-    type Data = B::Data;
+    type Data = Piece<B::Data>;
     type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+    ) -> Poll<Option<Result<Frame<Piece<B::Data>>, BoxError>>> {
         let this = &mut *self;
         // This runs in the task of the connection, which over HTTP/2 carries other calls too: a panic ends this one only.
-        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx)));
+        let polled = linger::apart(|| {
+            catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx)))
+        });
+        if let Some(sender) = &mut this.sender {
+            sender.begin();
+        }
         let error: BoxError = match polled {
             Ok(Poll::Pending) => {
                 return match &mut this.sender {
@@ -148,7 +195,7 @@ where
                     Ok(()) if frame.as_ref().is_some_and(Frame::is_data) && this.is_late() => {
                         return Poll::Ready(Some(Err(Unwanted.into())));
                     }
-                    Ok(()) => return Poll::Ready(frame.map(Ok)),
+                    Ok(()) => return Poll::Ready(frame.map(|frame| Ok(this.piece(frame)))),
                     Err(error) => error.into(),
                 },
                 Err(error) => error.into(),
@@ -158,7 +205,7 @@ where
         let Some(sender) = &this.sender else {
             return Poll::Ready(Some(Err(error)));
         };
-        sender.exchange.fail(error);
+        sender.unsent.0.fail(error);
         Poll::Ready(Some(Err(BodyFailed.into())))
     }
 

@@ -28,20 +28,24 @@ use crate::error::BoxError;
 /// Dropping it before its end gives up the HTTP/1.1 connection, or the HTTP/2 stream. Once it is over or dropped, what is left
 /// of the request's body may still be sent for five seconds: see [`Client`](crate::client::Client#cancellation).
 pub struct ClientBody {
-    incoming: Incoming,
+    /// Until it is over: over HTTP/2, who has it keeps the stream.
+    incoming: Option<Incoming>,
     answer: Option<Answer>,
 }
 
 impl ClientBody {
     pub(crate) fn new(incoming: Incoming, answer: Option<Answer>) -> Self {
-        let body = Self { incoming, answer };
+        let body = Self {
+            incoming: Some(incoming),
+            answer,
+        };
         body.notice_its_end();
         body
     }
 
     fn notice_its_end(&self) {
         match &self.answer {
-            Some(answer) if self.incoming.is_end_stream() => answer.finish(),
+            Some(answer) if self.is_end_stream() => answer.finish(),
             _ => {}
         }
     }
@@ -56,25 +60,35 @@ impl Body for ClientBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ClientError>>> {
         let this = &mut *self;
-        let frame = match ready!(Pin::new(&mut this.incoming).poll_frame(cx)) {
+        let Some(incoming) = &mut this.incoming else {
+            return Poll::Ready(None);
+        };
+        Poll::Ready(match ready!(Pin::new(incoming).poll_frame(cx)) {
             Some(Ok(frame)) => {
                 this.notice_its_end();
                 Some(Ok(frame))
             }
-            end => {
+            Some(Err(error)) => {
                 let answer = this.answer.take();
-                end.map(|end| end.map_err(|error| ClientError::from_body(error, answer.as_ref())))
+                Some(Err(ClientError::from_body(error, answer.as_ref())))
             }
-        };
-        Poll::Ready(frame)
+            None => {
+                this.answer = None;
+                this.incoming = None;
+                None
+            }
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.incoming {
+            Some(incoming) => incoming.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
     }
 }
 

@@ -1,4 +1,5 @@
 use std::task::ready;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -33,7 +34,7 @@ impl Rig {
         }
     }
 
-    fn poll(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll(&mut self) -> Poll<Option<Result<Frame<Piece<Bytes>>, BoxError>>> {
         self.body.enter(|cx, body| body.poll_frame(cx))
     }
 
@@ -51,7 +52,7 @@ impl Rig {
         let Poll::Ready(Some(Ok(frame))) = self.poll() else {
             panic!("no frame");
         };
-        assert_eq!(frame.into_data().unwrap(), piece);
+        assert_eq!(frame.into_data().ok().expect("data").data, piece);
     }
 
     #[track_caller]
