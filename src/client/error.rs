@@ -84,6 +84,14 @@ impl ClientError {
         })
     }
 
+    /// The stream of the response was reset, without an error, before its end.
+    pub(super) fn from_reset(answer: Option<&Answer>) -> Self {
+        Self::from_request(answer).unwrap_or(Self {
+            kind: Kind::ResponseBody,
+            source: None,
+        })
+    }
+
     /// A request body that failed is the cause, whatever the failure looks like on the connection.
     fn from_request(answer: Option<&Answer>) -> Option<Self> {
         Some(Self {

@@ -194,7 +194,10 @@ impl Future for ClientFuture {
                 let result = ready!(Pin::new(future).poll(cx));
                 let answer = answer.take();
                 Poll::Ready(match result {
-                    Ok(response) => Ok(response.map(|body| ClientBody::new(body, answer))),
+                    Ok(response) => {
+                        let version = response.version();
+                        Ok(response.map(|body| ClientBody::new(body, version, answer)))
+                    }
                     Err(error) => Err(ClientError::from_exchange(error, answer.as_ref())),
                 })
             }

@@ -11,5 +11,6 @@ mod hostile;
 mod ordinary;
 mod pool;
 mod request_bodies;
+mod resets;
 #[cfg(feature = "tls")]
 mod tls;

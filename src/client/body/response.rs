@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -30,13 +31,15 @@ use crate::error::BoxError;
 pub struct ClientBody {
     /// Until it is over: over HTTP/2, who has it keeps the stream.
     incoming: Option<Incoming>,
+    version: Version,
     answer: Option<Answer>,
 }
 
 impl ClientBody {
-    pub(crate) fn new(incoming: Incoming, answer: Option<Answer>) -> Self {
+    pub(crate) fn new(incoming: Incoming, version: Version, answer: Option<Answer>) -> Self {
         let body = Self {
             incoming: Some(incoming),
+            version,
             answer,
         };
         body.notice_its_end();
@@ -63,7 +66,7 @@ impl Body for ClientBody {
         let Some(incoming) = &mut this.incoming else {
             return Poll::Ready(None);
         };
-        Poll::Ready(match ready!(Pin::new(incoming).poll_frame(cx)) {
+        Poll::Ready(match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
             Some(Ok(frame)) => {
                 this.notice_its_end();
                 Some(Ok(frame))
@@ -71,6 +74,12 @@ impl Body for ClientBody {
             Some(Err(error)) => {
                 let answer = this.answer.take();
                 Some(Err(ClientError::from_body(error, answer.as_ref())))
+            }
+            // To hyper, a stream that is reset without an error has ended, whatever was still to come (RFC 9113 §8.1).
+            None if this.version == Version::HTTP_2 && !incoming.is_end_stream() => {
+                let answer = this.answer.take();
+                this.incoming = None;
+                Some(Err(ClientError::from_reset(answer.as_ref())))
             }
             None => {
                 this.answer = None;
