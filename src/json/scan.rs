@@ -230,22 +230,21 @@ fn value(
             });
         }
         nodes -= 1;
-        at = match text.get(at) {
-            Some(b'"') => string(text, at)?,
+        let end = match text.get(at) {
+            Some(b'"') => string(text, at),
             Some(b'{') => {
                 stack.push(true)?;
                 at = white_space(text, at + 1);
                 if text.get(at) != Some(&b'}') {
-                    let name_start = at;
-                    let name_end = string(text, at)?;
-                    at = colon(text, name_end)?;
+                    let (this, next) = member_name(text, at).ok_or(ScanError::Syntax)?;
                     if stack.depth == 1 {
-                        (name, value_start) = (name_start..name_end, at);
+                        (name, value_start) = (this, next);
                     }
+                    at = next;
                     continue;
                 }
                 stack.depth -= 1;
-                at + 1
+                Some(at + 1)
             }
             Some(b'[') => {
                 stack.push(false)?;
@@ -254,14 +253,15 @@ fn value(
                     continue;
                 }
                 stack.depth -= 1;
-                at + 1
+                Some(at + 1)
             }
-            Some(b'-' | b'0'..=b'9') => number(text, at)?,
-            Some(b't') => literal(text, at, b"true")?,
-            Some(b'f') => literal(text, at, b"false")?,
-            Some(b'n') => literal(text, at, b"null")?,
-            _ => return Err(ScanError::Syntax),
+            Some(b'-' | b'0'..=b'9') => number(text, at),
+            Some(b't') => literal(text, at, b"true"),
+            Some(b'f') => literal(text, at, b"false"),
+            Some(b'n') => literal(text, at, b"null"),
+            _ => None,
         };
+        at = end.ok_or(ScanError::Syntax)?;
         // A value has ended here; what follows belongs to the containers around it.
         loop {
             if stack.depth == 0 {
@@ -286,12 +286,11 @@ fn value(
                 Some(b',') => {
                     at = white_space(text, at + 1);
                     if in_object {
-                        let name_start = at;
-                        let name_end = string(text, at)?;
-                        at = colon(text, name_end)?;
+                        let (this, next) = member_name(text, at).ok_or(ScanError::Syntax)?;
                         if stack.depth == 1 {
-                            (name, value_start) = (name_start..name_end, at);
+                            (name, value_start) = (this, next);
                         }
+                        at = next;
                     }
                     break;
                 }
@@ -317,27 +316,29 @@ fn white_space(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The colon behind a name, and the white space around it.
+/// The name of a member, and where its value begins: behind the colon, and the white space around that. As those below,
+/// none if it is not JSON: that is returned in registers, which a `ScanError` is not.
 #[inline(always)]
-fn colon(text: &[u8], at: usize) -> Result<usize, ScanError> {
-    let at = white_space(text, at);
-    match text.get(at) {
-        Some(b':') => Ok(white_space(text, at + 1)),
-        _ => Err(ScanError::Syntax),
+fn member_name(text: &[u8], at: usize) -> Option<(Range<usize>, usize)> {
+    let end = string(text, at)?;
+    let colon = white_space(text, end);
+    match text.get(colon) {
+        Some(b':') => Some((at..end, white_space(text, colon + 1))),
+        _ => None,
     }
 }
 
 /// A string, from its opening quote to behind its closing one.
 #[inline]
-fn string(text: &[u8], mut at: usize) -> Result<usize, ScanError> {
+fn string(text: &[u8], mut at: usize) -> Option<usize> {
     if text.get(at) != Some(&b'"') {
-        return Err(ScanError::Syntax);
+        return None;
     }
     at += 1;
     loop {
         at += plain_prefix(&text[at..]);
         match text.get(at) {
-            Some(b'"') => return Ok(at + 1),
+            Some(b'"') => return Some(at + 1),
             Some(b'\\') => {
                 at += match &text[at + 1..] {
                     [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
@@ -346,17 +347,17 @@ fn string(text: &[u8], mut at: usize) -> Result<usize, ScanError> {
                     {
                         6
                     }
-                    _ => return Err(ScanError::Syntax),
+                    _ => return None,
                 };
             }
             // A control character, or the end of the text.
-            _ => return Err(ScanError::Syntax),
+            _ => return None,
         }
     }
 }
 
 #[inline]
-fn number(text: &[u8], mut at: usize) -> Result<usize, ScanError> {
+fn number(text: &[u8], mut at: usize) -> Option<usize> {
     if text.get(at) == Some(&b'-') {
         at += 1;
     }
@@ -374,29 +375,23 @@ fn number(text: &[u8], mut at: usize) -> Result<usize, ScanError> {
         }
         at = digits(text, at)?;
     }
-    Ok(at)
+    Some(at)
 }
 
 /// One digit or more.
 #[inline]
-fn digits(text: &[u8], at: usize) -> Result<usize, ScanError> {
+fn digits(text: &[u8], at: usize) -> Option<usize> {
     let mut end = at;
     while let Some(b'0'..=b'9') = text.get(end) {
         end += 1;
     }
-    if end > at {
-        Ok(end)
-    } else {
-        Err(ScanError::Syntax)
-    }
+    (end > at).then_some(end)
 }
 
-fn literal(text: &[u8], at: usize, literal: &[u8]) -> Result<usize, ScanError> {
-    if text[at..].starts_with(literal) {
-        Ok(at + literal.len())
-    } else {
-        Err(ScanError::Syntax)
-    }
+fn literal(text: &[u8], at: usize, literal: &[u8]) -> Option<usize> {
+    text[at..]
+        .starts_with(literal)
+        .then_some(at + literal.len())
 }
 
 /// How many bytes at the start of `text` stand for themselves in a string: up to a quote, a backslash or a control
