@@ -742,6 +742,7 @@ mod properties {
             "?",
             "&",
             "=",
+            ";",
             "//evil.com",
             "\0",
             "\u{85}",
@@ -774,17 +775,23 @@ mod properties {
         pieces.iter().flat_map(meaning).collect()
     }
 
-    /// Whether a server that decodes before it resolves dot segments would climb.
+    fn is_dots(part: &str) -> bool {
+        part == "." || part == ".."
+    }
+
+    /// Whether a server that decodes before it resolves dot segments would climb; it may take off their parameters first.
     fn climbs(segment: &str) -> bool {
-        segment
-            .split(['/', '\\'])
-            .any(|part| part == "." || part == "..")
+        let mut parts = segment.split(['/', '\\']);
+        parts.any(|part| is_dots(part.split(';').next().unwrap_or_default()))
     }
 
     fn is_refused(pieces: &[Piece], values: &[String]) -> bool {
         let empty =
             |piece: &Piece| matches!(piece, Piece::Param(index) if values[*index].is_empty());
-        let alone = |piece: &Piece| matches!(piece, Piece::Param(index) if climbs(&values[*index]));
+        // Whatever stands around it.
+        let climbs_alone = |value: &String| value.split(['/', '\\']).any(is_dots);
+        let alone =
+            |piece: &Piece| matches!(piece, Piece::Param(index) if climbs_alone(&values[*index]));
         let together = String::from_utf8(meaning(pieces, values)).expect("UTF-8");
         pieces.iter().any(empty) || pieces.iter().any(alone) || climbs(&together)
     }

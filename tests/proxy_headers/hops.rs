@@ -279,6 +279,31 @@ fn where_both_say_how_long_it_is_the_coding_is_right() {
     );
 }
 
+// RFC 9112 §6.1: with its name gone, nobody could undo it.
+#[test]
+fn a_body_in_any_coding_but_chunked_goes_no_further() {
+    for coding in [
+        "",
+        ",",
+        "gzip",
+        "gzip, chunked",
+        "chunked, chunked",
+        "chunked;x",
+    ] {
+        let fields = [("transfer-encoding", coding)];
+        assert_refused(&layer(), get(&fields), 501);
+        let answer = answer(&layer(), get(&[]), response(200, &fields));
+        answer.assert_problem(502);
+    }
+    for coding in ["chunked", "Chunked", ", chunked ,"] {
+        let fields = [("transfer-encoding", coding)];
+        let head = passed(&layer(), get(&fields));
+        assert!(!head.headers.contains_key("transfer-encoding"), "{coding}");
+        let answer = answer(&layer(), get(&[]), response(200, &fields));
+        assert_eq!((answer.status, answer.headers.len()), (200, 0), "{coding}");
+    }
+}
+
 #[test]
 fn of_te_only_trailers_is_for_more_than_one_hop() {
     for (te, kept) in [

@@ -6,6 +6,7 @@ mod bodies;
 mod forwarded;
 mod hops;
 mod methods;
+mod oracle;
 mod properties;
 mod responses;
 mod services;
