@@ -153,7 +153,7 @@ impl Deadline {
     }
 
     /// Leaves it in a request, in the place of one that is there.
-    pub(crate) fn announce(self, extensions: &mut Extensions) {
+    pub(crate) fn put_in(self, extensions: &mut Extensions) {
         match extensions.get_mut::<Self>() {
             Some(place) => *place = self,
             None => drop(extensions.insert(self)),

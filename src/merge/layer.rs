@@ -276,7 +276,7 @@ impl<S, M> MergeService<S, M> {
         }
         let own = Deadline::after(self.layer.within);
         let deadline = inherited.unwrap_or(Deadline::NEVER).earlier(own);
-        request.extensions_mut().insert(deadline.enforced());
+        deadline.enforced().put_in(request.extensions_mut());
         deadline
     }
 }

@@ -122,7 +122,7 @@ where
         let deadline = match Deadline::to_arm(own, inherited) {
             Some(deadline) => {
                 if deadline.instant().is_some() {
-                    request.extensions_mut().insert(deadline.enforced());
+                    deadline.enforced().put_in(request.extensions_mut());
                 }
                 deadline
             }
