@@ -322,10 +322,12 @@ fn unmergeable<B>() -> Response<ResponseBody<B>> {
 /// Every merged answer says whether it is complete.
 fn marked<B>(mut response: Response<B>) -> Response<B> {
     if response.extensions().get::<Completeness>().is_none() {
-        match response.status().is_success() {
-            true => Completeness::Complete.mark(&mut response),
-            false => Completeness::Incomplete.mark(&mut response),
-        }
+        let completeness = if response.status().is_success() {
+            Completeness::Complete
+        } else {
+            Completeness::Incomplete
+        };
+        completeness.mark(&mut response);
     }
     response
 }

@@ -303,9 +303,10 @@ impl Ledger {
             )
         };
         if self.entries.iter().any(present) || self.entries.iter().all(skipped) {
-            return Ok(match self.entries.iter().all(whole) {
-                true => Completeness::Complete,
-                false => Completeness::Incomplete,
+            return Ok(if self.entries.iter().all(whole) {
+                Completeness::Complete
+            } else {
+                Completeness::Incomplete
             });
         }
         Err(self.none("no branch answered"))
@@ -314,9 +315,10 @@ impl Ledger {
     /// The answer if no branch is of any use: 504 if all were late, else 502.
     pub(super) fn none(&self, detail: &'static str) -> Problem {
         let all_late = self.failures().all(|(_, failure)| failure.is_late());
-        let status = match all_late && self.failures().next().is_some() {
-            true => StatusCode::GATEWAY_TIMEOUT,
-            false => StatusCode::BAD_GATEWAY,
+        let status = if all_late && self.failures().next().is_some() {
+            StatusCode::GATEWAY_TIMEOUT
+        } else {
+            StatusCode::BAD_GATEWAY
         };
         let mut branches = vec![b'['];
         for (branch, failure) in self.failures() {

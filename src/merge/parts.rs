@@ -176,9 +176,10 @@ where
         drop(collector);
         parts.sort_unstable_by_key(|part| part.branch.index());
         // A closure that does not say takes what it was given for granted: then so do we.
-        let completeness = match parts.iter().all(Part::is_whole) {
-            true => Completeness::Complete,
-            false => Completeness::Incomplete,
+        let completeness = if parts.iter().all(Part::is_whole) {
+            Completeness::Complete
+        } else {
+            Completeness::Incomplete
         };
         let mut response = (self.closure)(cx, parts).await.map(ResponseBody::inner);
         if response.extensions().get::<Completeness>().is_none() && response.status().is_success() {
