@@ -4,13 +4,12 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use pin_project_lite::pin_project;
-use tower::util::Oneshot;
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, Service};
 
 use super::ledger::is_timeout;
 use crate::body::ResponseBody;
@@ -56,7 +55,7 @@ impl PassthroughLayer {
     }
 
     /// Waits for the head of the response for `limit` at the most, counted from the call. The response's body is not timed.
-    /// Default: no limit of its own.
+    /// If the time has run out before the service is ready, it is not called. Default: no limit of its own.
     ///
     /// The upload counts: if the backend answers when it has read the request, a client that takes longer than this to send
     /// it is answered with 504.
@@ -129,8 +128,9 @@ where
             None => Deadline::NEVER,
         };
         PassthroughFuture {
-            state: State::Call {
-                future: self.inner.clone().oneshot(request),
+            state: State::Ready {
+                service: self.inner.clone(),
+                request: Some(request),
             },
             timer: Timer::new(deadline),
         }
@@ -144,15 +144,16 @@ pin_project! {
         S: Service<Req>,
     {
         #[pin]
-        state: State<Oneshot<S, Req>>,
+        state: State<S, Req, S::Future>,
         timer: Timer,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<F> {
-        Call { #[pin] future: F },
+    enum State<S, Req, F> {
+        Ready { service: S, request: Option<Req> },
+        Called { #[pin] future: F },
         Answered,
     }
 }
@@ -164,29 +165,60 @@ where
 {
     type Output = Result<Response<ResponseBody<ResBody>>, Infallible>;
 
-    /// ## Call => Answered
-    ///
-    /// The call is dropped before anybody is told how it ended.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let StateProj::Call { future } = this.state.as_mut().project() else {
-            panic!("polled after it had finished");
-        };
-        let response = match future.poll(cx) {
-            Poll::Ready(Ok(response)) => response.map(ResponseBody::inner),
-            Poll::Ready(Err(error)) => failed(&error.into()).into_response().map(ResponseBody::own),
+        let response = match this.state.as_mut().poll(cx, this.timer.deadline()) {
+            Poll::Ready(Some(Ok(response))) => response.map(ResponseBody::inner),
+            Poll::Ready(Some(Err(error))) => {
+                failed(&error.into()).into_response().map(ResponseBody::own)
+            }
+            Poll::Ready(None) => late().into_response().map(ResponseBody::own),
+            // At a tie, finished work wins (DESIGN rule 6).
             Poll::Pending => {
                 if this.timer.poll(cx).is_pending() {
                     return Poll::Pending;
                 }
-                let late = Problem::new(StatusCode::GATEWAY_TIMEOUT)
-                    .detail("there was no response in time");
-                late.into_response().map(ResponseBody::own)
+                late().into_response().map(ResponseBody::own)
             }
         };
+        // ## (Ready | Called) => Answered
+        //
+        // The call is dropped before anybody is told how it ended.
         this.state.set(State::Answered);
         Poll::Ready(Ok(response))
     }
+}
+
+impl<S, Req> State<S, Req, S::Future>
+where
+    S: Service<Req>,
+{
+    /// What the service says; nothing, if it was too late to call it.
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        deadline: Deadline,
+    ) -> Poll<Option<Result<S::Response, S::Error>>> {
+        loop {
+            let called = match self.as_mut().project() {
+                // ## Ready => Called
+                //
+                // Waiting for readiness is part of the call's time. A call that comes too late is not made.
+                StateProj::Ready { service, request } => match ready!(service.poll_ready(cx)) {
+                    Ok(()) if deadline.has_passed() => return Poll::Ready(None),
+                    Ok(()) => service.call(request.take().expect("until it is called")),
+                    Err(error) => return Poll::Ready(Some(Err(error))),
+                },
+                StateProj::Called { future } => return future.poll(cx).map(Some),
+                StateProj::Answered => panic!("polled after it had finished"),
+            };
+            self.set(State::Called { future: called });
+        }
+    }
+}
+
+fn late() -> Problem {
+    Problem::new(StatusCode::GATEWAY_TIMEOUT).detail("there was no response in time")
 }
 
 fn failed(error: &BoxError) -> Problem {
@@ -194,7 +226,7 @@ fn failed(error: &BoxError) -> Problem {
     if let Some(fault) = cause_ref::<ClientFault>(error) {
         fault.to_problem()
     } else if is_timeout(error) {
-        Problem::new(StatusCode::GATEWAY_TIMEOUT).detail("there was no response in time")
+        late()
     } else {
         Problem::new(StatusCode::BAD_GATEWAY).detail("the backend failed")
     }

@@ -264,3 +264,33 @@ async fn dropping_the_call_drops_the_inner_one() {
     drop(call);
     assert_eq!(backend.dropped(), 1);
 }
+
+// T10
+#[tokio::test(start_paused = true)]
+async fn a_call_that_comes_too_late_is_not_made() {
+    for ago in [Duration::ZERO, MS] {
+        let backend = Scripted::reply(Reply::status(200));
+        let mut request = post("/", "");
+        request
+            .extensions_mut()
+            .insert(Deadline::after(Duration::ZERO));
+        advance(ago).await;
+        ask(&over(backend.clone()), request)
+            .await
+            .assert_problem(504);
+        assert_eq!(backend.started(), 0);
+    }
+    // Nor is one that has waited too long for its service.
+    let backend = Scripted::reply(Reply::status(200)).ready_after(10 * MS);
+    let layer = PassthroughLayer::new().within(10 * MS);
+    ask(&layer.layer(backend.clone()), get("/"))
+        .await
+        .assert_problem(504);
+    assert_eq!(backend.started(), 0);
+    // Who enforces it outside answers.
+    let backend = Scripted::reply(Reply::status(200));
+    let mut request = post("/", "");
+    let deadline = Deadline::after(Duration::ZERO).enforced();
+    request.extensions_mut().insert(deadline);
+    assert_eq!(ask(&over(backend), request).await.status, 200);
+}
