@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::{HeadPolicy, TeeBody};
-use crate::body::ResponseBody;
+use crate::body::{Chunks, OwnAnswer, ResponseBody};
 use crate::error::{BoxError, ClientFault};
 
 /// Makes every request cloneable: see the [module docs](super).
@@ -130,6 +130,7 @@ where
         if let BodyPolicy::Keep { limit } = *policy {
             if request.body().size_hint().lower() > limit {
                 let rejected = ClientFault::too_large(limit).to_problem().into_response();
+                let rejected = OwnAnswer::to(request.method()).give(rejected);
                 return CloneRequestFuture {
                     state: State::Rejected {
                         response: Some(rejected),
@@ -169,7 +170,7 @@ pin_project! {
     #[derive(Debug)]
     enum State<F> {
         Inner { #[pin] future: F },
-        Rejected { response: Option<Response<Bytes>> },
+        Rejected { response: Option<Response<Chunks>> },
     }
 }
 

@@ -16,7 +16,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body;
 use tower::{Layer, Service, ServiceExt};
 
-use crate::body::{Completeness, ResponseBody, without_content};
+use crate::body::{Completeness, OwnAnswer, ResponseBody, without_content};
 use crate::clone_request::BodyWatch;
 use crate::deadline::{Deadline, Timer};
 use crate::error::{BoxError, ClientFault, Problem, cause_ref};
@@ -223,6 +223,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let method = request.method().clone();
+        let own = OwnAnswer::to(&method);
         let deadline = self.deadline(&mut request);
         let body = request.extensions_mut().remove::<BodyWatch>();
         let cx = MergeContext {
@@ -235,7 +236,8 @@ where
         let prepare = || self.layer.merge.prepare(&mut asked, &mut headers);
         if catch_unwind(AssertUnwindSafe(prepare)).is_err() {
             return MergeFuture {
-                inner: Some(Box::pin(ready(unmergeable()))),
+                inner: Some(Box::pin(ready(unmergeable(own)))),
+                own,
             };
         }
         withhold(&mut headers, request.extensions_mut());
@@ -246,7 +248,6 @@ where
         let merge = Arc::clone(&self.layer.merge);
         MergeFuture {
             inner: Some(Box::pin(async move {
-                let is_head = cx.method == Method::HEAD;
                 let response = match gathered(inner.oneshot(request), cx.deadline).await {
                     Ok(mut gather) => {
                         gather.end_at(cx.deadline);
@@ -255,12 +256,12 @@ where
                     Err(problem) => problem.into_response().map(ResponseBody::own),
                 };
                 let response = marked(response);
-                if is_head {
-                    without_content(response)
-                } else {
-                    response
+                match own {
+                    OwnAnswer::Whole => response,
+                    OwnAnswer::HeadOnly => without_content(response).map(ResponseBody::own),
                 }
             })),
+            own,
         }
     }
 }
@@ -313,10 +314,11 @@ fn refused(error: &BoxError) -> Problem {
 }
 
 /// The answer when the merge itself has panicked.
-fn unmergeable<B>() -> Response<ResponseBody<B>> {
+fn unmergeable<B>(own: OwnAnswer) -> Response<ResponseBody<B>> {
     let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR);
     let problem = problem.detail("the answers could not be merged");
-    marked(problem.into_response().map(ResponseBody::own))
+    own.give(marked(problem.into_response()))
+        .map(ResponseBody::own)
 }
 
 /// Every merged answer says whether it is complete.
@@ -336,6 +338,7 @@ fn marked<B>(mut response: Response<B>) -> Response<B> {
 pub struct MergeFuture<B> {
     /// Taken when it has finished, or panicked.
     inner: Option<Merging<B>>,
+    own: OwnAnswer,
 }
 
 type Merging<B> = Pin<Box<dyn Future<Output = Response<ResponseBody<B>>> + Send>>;
@@ -350,7 +353,7 @@ impl<B> Future for MergeFuture<B> {
         let inner = self.inner.as_mut().expect("polled after it had finished");
         let response = match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))) {
             Ok(polled) => task::ready!(polled),
-            Err(_) => unmergeable(),
+            Err(_) => unmergeable(self.own),
         };
         let finished = self.inner.take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(finished)));

@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::ledger::is_timeout;
-use crate::body::ResponseBody;
+use crate::body::{OwnAnswer, ResponseBody};
 use crate::deadline::{Deadline, Timer};
 use crate::error::{BoxError, ClientFault, Problem, cause_ref};
 
@@ -116,9 +116,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let own = OwnAnswer::to(request.method());
         let inherited = request.extensions().get::<Deadline>().copied();
-        let own = Deadline::after(self.within);
-        let deadline = match Deadline::to_arm(own, inherited) {
+        let limit = Deadline::after(self.within);
+        let deadline = match Deadline::to_arm(limit, inherited) {
             Some(deadline) => {
                 if deadline.instant().is_some() {
                     deadline.enforced().put_in(request.extensions_mut());
@@ -133,6 +134,7 @@ where
                 request: Some(request),
             },
             timer: Timer::new(deadline),
+            own,
         }
     }
 }
@@ -146,6 +148,7 @@ pin_project! {
         #[pin]
         state: State<S, Req, S::Future>,
         timer: Timer,
+        own: OwnAnswer,
     }
 }
 
@@ -167,25 +170,27 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let response = match this.state.as_mut().poll(cx, this.timer.deadline()) {
-            Poll::Ready(Some(Ok(response))) => response.map(ResponseBody::inner),
-            Poll::Ready(Some(Err(error))) => {
-                failed(&error.into()).into_response().map(ResponseBody::own)
-            }
-            Poll::Ready(None) => late().into_response().map(ResponseBody::own),
+        let answered = match this.state.as_mut().poll(cx, this.timer.deadline()) {
+            Poll::Ready(Some(Ok(response))) => Ok(response),
+            Poll::Ready(Some(Err(error))) => Err(failed(&error.into())),
+            Poll::Ready(None) => Err(late()),
             // At a tie, finished work wins (DESIGN rule 6).
             Poll::Pending => {
-                if this.timer.poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                late().into_response().map(ResponseBody::own)
+                ready!(this.timer.poll(cx));
+                Err(late())
             }
         };
         // ## (Ready | Called) => Answered
         //
         // The call is dropped before anybody is told how it ended.
         this.state.set(State::Answered);
-        Poll::Ready(Ok(response))
+        Poll::Ready(Ok(match answered {
+            Ok(response) => response.map(ResponseBody::inner),
+            Err(problem) => {
+                let answer = this.own.give(problem.into_response());
+                answer.map(ResponseBody::own)
+            }
+        }))
     }
 }
 

@@ -124,7 +124,7 @@ where
         });
         // One that has no content says itself how long it would be.
         Poll::Ready(Ok(if *this.is_head && !response.body().is_end_stream() {
-            without_content(response)
+            without_content(response).map(ResponseBody::own)
         } else {
             response
         }))

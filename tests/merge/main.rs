@@ -4,6 +4,7 @@ mod bodies;
 mod common;
 mod deadlines;
 mod fault;
+mod head_requests;
 mod heads;
 mod leaving;
 mod parts;
