@@ -1,8 +1,10 @@
 //! One backend, as it is.
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -14,14 +16,15 @@ use tower::{Layer, Service};
 use super::ledger::is_timeout;
 use crate::body::{OwnAnswer, ResponseBody};
 use crate::deadline::{Deadline, Timer};
-use crate::error::{BoxError, ClientFault, Problem, cause_ref};
+use crate::error::{BoxError, ClientFault, Problem, cause_ref, discard, panic_message};
+use crate::outcome::BranchError;
 
 /// Answers with what one service says, untouched: for a route that has a single backend.
 ///
 /// A merge treats one branch as it treats two; this is what to ask for instead. Nothing is taken from the request
 /// (credentials, conditions, ranges, extensions) or from the response: it streams frame by frame, a 404 stays a 404, and
 /// an upgrade can pass. What fails becomes an answer, as with a merge: a fault of the client's its 4xx, a timeout 504,
-/// anything else 502. So it mounts wherever a merge does.
+/// anything else, a panic for one, 502. So it mounts wherever a merge does.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -89,6 +92,15 @@ impl<S> Layer<S> for PassthroughLayer {
 ///
 /// It is always ready: each call drives a clone of the inner service in its own future, within the time that it has.
 ///
+/// # Errors
+///
+/// None: it answers every request, a panic of the inner service with 502. A panic of a response's body goes on to its
+/// reader: the head is out, and a server that is cut off in the middle of a body tells its client so.
+///
+/// # Panics
+///
+/// When it has to wait outside a Tokio runtime with a timer.
+///
 /// # Cancellation
 ///
 /// Dropping its future drops the inner call. At the deadline that is dropped before the 504 is returned.
@@ -128,11 +140,17 @@ where
             }
             None => Deadline::NEVER,
         };
-        PassthroughFuture {
-            state: State::Ready {
-                service: self.inner.clone(),
+        let state = match catch_unwind(AssertUnwindSafe(|| self.inner.clone())) {
+            Ok(service) => State::Ready {
+                service,
                 request: Some(request),
             },
+            Err(payload) => State::Failed {
+                error: Some(panicked(payload.as_ref())),
+            },
+        };
+        PassthroughFuture {
+            state,
             timer: Timer::new(deadline),
             own,
         }
@@ -157,6 +175,7 @@ pin_project! {
     enum State<S, Req, F> {
         Ready { service: S, request: Option<Req> },
         Called { #[pin] future: F },
+        Failed { error: Option<BranchError<BoxError>> },
         Answered,
     }
 }
@@ -170,24 +189,28 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let answered = match this.state.as_mut().poll(cx, this.timer.deadline()) {
-            Poll::Ready(Some(Ok(response))) => Ok(response),
-            Poll::Ready(Some(Err(error))) => Err(failed(&error.into())),
-            Poll::Ready(None) => Err(late()),
+        let answered = matches!(this.state.as_mut().project(), StateProj::Answered);
+        assert!(!answered, "polled after it had finished");
+        let deadline = this.timer.deadline();
+        let polled = AssertUnwindSafe(|| this.state.as_mut().poll(cx, deadline));
+        let answered = match catch_unwind(polled) {
+            Ok(Poll::Ready(answered)) => answered,
             // At a tie, finished work wins (DESIGN rule 6).
-            Poll::Pending => {
+            Ok(Poll::Pending) => {
                 ready!(this.timer.poll(cx));
-                Err(late())
+                Err(BranchError::DeadlineExceeded)
             }
+            Err(payload) => Err(panicked(payload.as_ref())),
         };
-        // ## (Ready | Called) => Answered
+        // ## (Ready | Called | Failed) => Answered
         //
-        // The call is dropped before anybody is told how it ended.
-        this.state.set(State::Answered);
+        // The call is dropped before anybody is told how it ended. If it panics as it goes, that is still how it ended.
+        let _ = catch_unwind(AssertUnwindSafe(|| this.state.set(State::Answered)));
         Poll::Ready(Ok(match answered {
             Ok(response) => response.map(ResponseBody::inner),
-            Err(problem) => {
-                let answer = this.own.give(problem.into_response());
+            Err(error) => {
+                let answer = this.own.give(problem(&error).into_response());
+                discard(error);
                 answer.map(ResponseBody::own)
             }
         }))
@@ -197,41 +220,55 @@ where
 impl<S, Req> State<S, Req, S::Future>
 where
     S: Service<Req>,
+    S::Error: Into<BoxError>,
 {
-    /// What the service says; nothing, if it was too late to call it.
     fn poll(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         deadline: Deadline,
-    ) -> Poll<Option<Result<S::Response, S::Error>>> {
+    ) -> Poll<Result<S::Response, BranchError<BoxError>>> {
         loop {
             let called = match self.as_mut().project() {
                 // ## Ready => Called
                 //
                 // Waiting for readiness is part of the call's time. A call that comes too late is not made.
                 StateProj::Ready { service, request } => match ready!(service.poll_ready(cx)) {
-                    Ok(()) if deadline.has_passed() => return Poll::Ready(None),
+                    Ok(()) if deadline.has_passed() => {
+                        return Poll::Ready(Err(BranchError::DeadlineExceeded));
+                    }
                     Ok(()) => service.call(request.take().expect("until it is called")),
-                    Err(error) => return Poll::Ready(Some(Err(error))),
+                    Err(error) => return Poll::Ready(Err(BranchError::Service(error.into()))),
                 },
-                StateProj::Called { future } => return future.poll(cx).map(Some),
-                StateProj::Answered => panic!("polled after it had finished"),
+                StateProj::Called { future } => {
+                    let polled = future.poll(cx);
+                    return polled.map_err(|error| BranchError::Service(error.into()));
+                }
+                StateProj::Failed { error } => {
+                    return Poll::Ready(Err(error.take().expect("until it is answered")));
+                }
+                StateProj::Answered => unreachable!("its future has finished"),
             };
             self.set(State::Called { future: called });
         }
     }
 }
 
-fn late() -> Problem {
-    Problem::new(StatusCode::GATEWAY_TIMEOUT).detail("there was no response in time")
+fn panicked(payload: &(dyn Any + Send)) -> BranchError<BoxError> {
+    BranchError::Panicked(panic_message(payload))
 }
 
-fn failed(error: &BoxError) -> Problem {
-    let error = error.as_ref();
-    if let Some(fault) = cause_ref::<ClientFault>(error) {
-        fault.to_problem()
-    } else if is_timeout(error) {
-        late()
+fn problem(error: &BranchError<BoxError>) -> Problem {
+    let late = match error {
+        BranchError::Service(error) => {
+            if let Some(fault) = cause_ref::<ClientFault>(error.as_ref()) {
+                return fault.to_problem();
+            }
+            is_timeout(error.as_ref())
+        }
+        error => matches!(error, BranchError::DeadlineExceeded),
+    };
+    if late {
+        Problem::new(StatusCode::GATEWAY_TIMEOUT).detail("there was no response in time")
     } else {
         Problem::new(StatusCode::BAD_GATEWAY).detail("the backend failed")
     }
