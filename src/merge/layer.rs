@@ -19,7 +19,7 @@ use tower::{Layer, Service, ServiceExt};
 use crate::body::{Completeness, OwnAnswer, ResponseBody, without_content};
 use crate::clone_request::BodyWatch;
 use crate::deadline::{Deadline, Timer};
-use crate::error::{BoxError, ClientFault, Problem, cause_ref};
+use crate::error::{BoxError, BuildError, ClientFault, Problem, cause_ref};
 use crate::fanout::FanOutError;
 use crate::fields::withhold;
 use crate::outcome::{BranchError, Gather};
@@ -132,11 +132,33 @@ impl<M> MergeLayer<M> {
     /// Ends the gather after `limit` at the latest. What has not finished by then is
     /// [`BranchError::DeadlineExceeded`]: a late branch costs its own part and not the answer. Default: no limit of its
     /// own.
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is zero.
     #[must_use]
-    pub fn within(mut self, limit: Duration) -> Self {
-        self.within = limit;
-        self
+    #[track_caller]
+    pub fn within(self, limit: Duration) -> Self {
+        BuildError::expect(self.try_within(limit))
     }
+
+    /// As [`within`](Self::within), for a limit that is configured.
+    ///
+    /// # Errors
+    ///
+    /// If `limit` is zero, which no branch could keep.
+    pub fn try_within(mut self, limit: Duration) -> Result<Self, BuildError> {
+        self.within = above_zero(limit)?;
+        Ok(self)
+    }
+}
+
+/// A limit of zero would have every call answered and none made.
+pub(super) fn above_zero(limit: Duration) -> Result<Duration, BuildError> {
+    if limit.is_zero() {
+        return Err(BuildError::new("a limit of zero would answer every call"));
+    }
+    Ok(limit)
 }
 
 impl<M> Clone for MergeLayer<M> {

@@ -13,10 +13,11 @@ use http::{Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use super::layer::above_zero;
 use super::ledger::is_timeout;
 use crate::body::{OwnAnswer, ResponseBody};
 use crate::deadline::{Deadline, Timer};
-use crate::error::{BoxError, ClientFault, Problem, cause_ref, discard, panic_message};
+use crate::error::{BoxError, BuildError, ClientFault, Problem, cause_ref, discard, panic_message};
 use crate::outcome::BranchError;
 
 /// Answers with what one service says, untouched: for a route that has a single backend.
@@ -62,10 +63,24 @@ impl PassthroughLayer {
     ///
     /// The upload counts: if the backend answers when it has read the request, a client that takes longer than this to send
     /// it is answered with 504.
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is zero.
     #[must_use]
-    pub fn within(mut self, limit: Duration) -> Self {
-        self.within = limit;
-        self
+    #[track_caller]
+    pub fn within(self, limit: Duration) -> Self {
+        BuildError::expect(self.try_within(limit))
+    }
+
+    /// As [`within`](Self::within), for a limit that is configured.
+    ///
+    /// # Errors
+    ///
+    /// If `limit` is zero, which no call could keep.
+    pub fn try_within(mut self, limit: Duration) -> Result<Self, BuildError> {
+        self.within = above_zero(limit)?;
+        Ok(self)
     }
 }
 
