@@ -16,13 +16,14 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body;
 use tower::{Layer, Service, ServiceExt};
 
+use super::failure::{Hook, OnFailure, UnusableResponse};
 use crate::body::{Completeness, OwnAnswer, ResponseBody, without_content};
 use crate::clone_request::BodyWatch;
 use crate::deadline::{Deadline, Timer};
 use crate::error::{BoxError, BuildError, ClientFault, Problem, cause_ref};
 use crate::fanout::FanOutError;
 use crate::fields::withhold;
-use crate::outcome::{BranchError, Gather};
+use crate::outcome::{BranchError, BranchId, Gather};
 
 /// Turns a gather of type `G` into one response.
 ///
@@ -73,6 +74,7 @@ pub struct MergeContext {
     method: Method,
     deadline: Deadline,
     body: Option<BodyWatch>,
+    on_failure: Hook<OnFailure>,
 }
 
 impl MergeContext {
@@ -83,6 +85,7 @@ impl MergeContext {
             method,
             deadline: Deadline::NEVER,
             body: None,
+            on_failure: Hook::NONE,
         }
     }
 
@@ -111,6 +114,22 @@ impl MergeContext {
     pub fn client_fault(&self) -> Option<ClientFault> {
         self.body.as_ref().and_then(BodyWatch::fault)
     }
+
+    /// Tells the hook of [`MergeLayer::on_failure`], if there is one, why `branch` is missing. The ready merges have done so
+    /// for all that they count as a failure; a merge of your own does it itself.
+    pub fn report_failure(&self, branch: &BranchId, error: &BranchError<BoxError>) {
+        self.on_failure.run(|hook| hook(branch, error));
+    }
+
+    /// The same of a response that can't be used.
+    pub(super) fn report_unusable(
+        &self,
+        branch: &BranchId,
+        response: impl FnOnce() -> UnusableResponse,
+    ) {
+        self.on_failure
+            .run(|hook| hook(branch, &BranchError::Service(response().into())));
+    }
 }
 
 /// Merges what the inner service gathers: see the [module docs](super).
@@ -118,6 +137,7 @@ impl MergeContext {
 pub struct MergeLayer<M> {
     merge: Arc<M>,
     within: Duration,
+    on_failure: Hook<OnFailure>,
 }
 
 impl<M> MergeLayer<M> {
@@ -126,6 +146,7 @@ impl<M> MergeLayer<M> {
         Self {
             merge: Arc::new(merge),
             within: Duration::MAX,
+            on_failure: Hook::NONE,
         }
     }
 
@@ -151,6 +172,41 @@ impl<M> MergeLayer<M> {
         self.within = above_zero(limit)?;
         Ok(self)
     }
+
+    /// Runs `hook` for every branch whose outcome is a failure, before the answer is returned: for a log, as the answer
+    /// itself names the branch and little else. A later hook takes the place of an earlier one.
+    ///
+    /// The error is that of the branch, its causes in its [sources](std::error::Error::source): a refused connection, a
+    /// template without its parameter, the deadline, a panic. A response that can't be used is an [`UnusableResponse`], of any
+    /// status that is no success. What the client did wrong is a [`ClientFault`] there. A branch that was skipped, or dropped
+    /// because the answer was known without it, has not failed.
+    ///
+    /// [`merge_parts`](super::merge_parts) leaves to its closure whether a response is a failure; that, and a merge of your
+    /// own, can [report it](MergeContext::report_failure).
+    ///
+    /// The hook runs in the middle of the merge, so it must not block. Its panics are contained.
+    ///
+    /// ```
+    /// use watershed::error::cause_ref;
+    /// use watershed::merge::{JsonMerge, MergeLayer, UnusableResponse};
+    ///
+    /// let layer = MergeLayer::new(JsonMerge::group()).on_failure(|branch, error| {
+    ///     let response = cause_ref::<UnusableResponse>(error);
+    ///     // Not even a line for what this backend does not have.
+    ///     if response.and_then(UnusableResponse::status) != Some(http::StatusCode::NOT_FOUND) {
+    ///         eprintln!("{branch}: {error}");
+    ///     }
+    /// });
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn on_failure(
+        mut self,
+        hook: impl Fn(&BranchId, &BranchError<BoxError>) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_failure = Hook::new(Arc::new(hook));
+        self
+    }
 }
 
 /// A limit of zero would have every call answered and none made.
@@ -166,6 +222,7 @@ impl<M> Clone for MergeLayer<M> {
         Self {
             merge: Arc::clone(&self.merge),
             within: self.within,
+            on_failure: self.on_failure.clone(),
         }
     }
 }
@@ -252,6 +309,7 @@ where
             method,
             deadline,
             body,
+            on_failure: self.layer.on_failure.clone(),
         };
         let mut asked = request.method().clone();
         let mut headers = std::mem::take(request.headers_mut());

@@ -7,7 +7,7 @@ use http::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE
 use http::{HeaderMap, StatusCode, response};
 use tower::timeout::error::Elapsed;
 
-use super::MergeContext;
+use super::{MergeContext, UnusableResponse};
 use crate::body::{CollectError, Completeness};
 use crate::deadline::TimedOut;
 #[cfg(feature = "decompression")]
@@ -15,6 +15,7 @@ use crate::decompression::DecompressionError;
 use crate::error::{BoxError, ClientFault, Problem, cause_ref, write_json_str};
 use crate::fields::{MAX_FIELDS, MAX_HEAD, is_oversized};
 use crate::outcome::{BranchError, BranchId, Gather};
+use crate::rewrite::RewriteError;
 
 /// Whether a response can be answered with: it is a success, and its head is within the bounds of one that is passed on.
 pub(super) fn can_answer(status: StatusCode, headers: &HeaderMap) -> bool {
@@ -130,6 +131,9 @@ impl Failure {
                 if is_timeout(error) {
                     return Self::late("timed out");
                 }
+                if is_unmade(error) {
+                    return Self::new("its request could not be made");
+                }
                 match cause_ref::<CollectError>(error) {
                     Some(CollectError::TooLarge { .. }) => Self::new("larger than its budget"),
                     Some(CollectError::Body(error)) => Self::new(why_broken(error.as_ref())),
@@ -211,6 +215,17 @@ pub(super) fn is_timeout(error: &(dyn Error + 'static)) -> bool {
         || cause_ref::<std::io::Error>(error).is_some_and(timed_out)
 }
 
+/// Whether there was no request to send: a template without its parameter, or a URI that the client can't ask.
+fn is_unmade(error: &(dyn Error + 'static)) -> bool {
+    #[cfg(feature = "client")]
+    if cause_ref::<crate::client::ClientError>(error)
+        .is_some_and(|error| error.is_invalid_request())
+    {
+        return true;
+    }
+    cause_ref::<RewriteError>(error).is_some()
+}
+
 impl Ledger {
     pub(super) fn new<F, T, E>(cx: MergeContext, gather: &Gather<F>) -> Self
     where
@@ -233,6 +248,9 @@ impl Ledger {
     }
 
     pub(super) fn failed(&mut self, branch: &BranchId, failure: Failure) {
+        self.cx.report_unusable(branch, || {
+            UnusableResponse::new(failure.as_status(), failure.reason.clone())
+        });
         self.entries[branch.index()].state = State::Failed(failure);
     }
 
@@ -242,9 +260,11 @@ impl Ledger {
                 self.fault.get_or_insert_with(|| fault.clone());
             }
         }
-        self.entries[branch.index()].state = match error {
-            BranchError::Skipped => State::Skipped,
-            error => State::Failed(Failure::of_error(error)),
+        self.entries[branch.index()].state = if let BranchError::Skipped = error {
+            State::Skipped
+        } else {
+            self.cx.report_failure(branch, error);
+            State::Failed(Failure::of_error(error))
         };
     }
 

@@ -75,6 +75,11 @@
 //! Every answer carries `watershed-complete: true|false` and the extension [`Completeness`](crate::body::Completeness). A
 //! branch that says `false` of its own answer makes the whole incomplete.
 //!
+//! # Seeing why a branch failed
+//!
+//! An answer tells its caller little of what went wrong inside. [`MergeLayer::on_failure`] and
+//! [`PassthroughLayer::on_failure`] are given all that is known of it: the error of the branch, with the chain of its causes.
+//!
 //! # What the branches are asked
 //!
 //! A part of a representation, or none of it, can't be merged: `Range`, `If-*` and `Expect` are taken from the request, and
@@ -93,6 +98,7 @@ use http::{HeaderMap, Method};
 mod cache;
 mod collect;
 mod document;
+mod failure;
 mod first_success;
 mod json_merge;
 mod json_part;
@@ -105,6 +111,7 @@ mod splice;
 mod timing;
 mod union;
 
+pub use failure::UnusableResponse;
 pub use first_success::FirstSuccess;
 pub use json_merge::{Conflict, JsonMerge};
 pub use json_part::{JsonPart, JsonPartFuture, JsonPartLayer};

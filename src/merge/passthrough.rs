@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use http::{Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use super::failure::{Hook, OnBackendFailure};
 use super::layer::above_zero;
 use super::ledger::is_timeout;
 use crate::body::{OwnAnswer, ResponseBody};
@@ -47,6 +49,7 @@ use crate::outcome::BranchError;
 #[derive(Debug, Clone)]
 pub struct PassthroughLayer {
     within: Duration,
+    on_failure: Hook<OnBackendFailure>,
 }
 
 impl PassthroughLayer {
@@ -55,6 +58,7 @@ impl PassthroughLayer {
     pub fn new() -> Self {
         Self {
             within: Duration::MAX,
+            on_failure: Hook::NONE,
         }
     }
 
@@ -82,6 +86,27 @@ impl PassthroughLayer {
         self.within = above_zero(limit)?;
         Ok(self)
     }
+
+    /// Runs `hook` for every answer of the layer's own, before it is returned: for a log, as the answer itself says little. A
+    /// later hook takes the place of an earlier one.
+    ///
+    /// The error is that of the inner service, its causes in its [sources](std::error::Error::source), or what else there was
+    /// instead of a response. The hook must not block. Its panics are contained.
+    ///
+    /// ```
+    /// use watershed::merge::PassthroughLayer;
+    ///
+    /// let layer = PassthroughLayer::new().on_failure(|error| eprintln!("the backend: {error}"));
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn on_failure(
+        mut self,
+        hook: impl Fn(&BranchError<BoxError>) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_failure = Hook::new(Arc::new(hook));
+        self
+    }
 }
 
 impl Default for PassthroughLayer {
@@ -96,7 +121,7 @@ impl<S> Layer<S> for PassthroughLayer {
     fn layer(&self, inner: S) -> Passthrough<S> {
         Passthrough {
             inner,
-            within: self.within,
+            layer: self.clone(),
         }
     }
 }
@@ -122,7 +147,7 @@ impl<S> Layer<S> for PassthroughLayer {
 #[derive(Debug, Clone)]
 pub struct Passthrough<S> {
     inner: S,
-    within: Duration,
+    layer: PassthroughLayer,
 }
 
 impl<S> Passthrough<S> {
@@ -145,7 +170,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let own = OwnAnswer::to(request.method());
         let inherited = request.extensions().get::<Deadline>().copied();
-        let limit = Deadline::after(self.within);
+        let limit = Deadline::after(self.layer.within);
         let deadline = match Deadline::to_arm(limit, inherited) {
             Some(deadline) => {
                 if deadline.instant().is_some() {
@@ -168,6 +193,7 @@ where
             state,
             timer: Timer::new(deadline),
             own,
+            on_failure: self.layer.on_failure.clone(),
         }
     }
 }
@@ -182,6 +208,7 @@ pin_project! {
         state: State<S, Req, S::Future>,
         timer: Timer,
         own: OwnAnswer,
+        on_failure: Hook<OnBackendFailure>,
     }
 }
 
@@ -224,6 +251,7 @@ where
         Poll::Ready(Ok(match answered {
             Ok(response) => response.map(ResponseBody::inner),
             Err(error) => {
+                this.on_failure.run(|hook| hook(&error));
                 let answer = this.own.give(problem(&error).into_response());
                 discard(error);
                 answer.map(ResponseBody::own)

@@ -3,6 +3,7 @@
 mod bodies;
 mod common;
 mod deadlines;
+mod failures;
 mod fault;
 mod head_requests;
 mod heads;
