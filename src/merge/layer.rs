@@ -393,8 +393,8 @@ fn refused(error: &BoxError) -> Problem {
     }
 }
 
-/// The answer when the merge itself has panicked.
-fn unmergeable<B>(own: OwnAnswer) -> Response<ResponseBody<B>> {
+/// The answer when the merge itself is at fault: it has panicked, or gives no answer that can be passed on.
+pub(super) fn unmergeable<B>(own: OwnAnswer) -> Response<ResponseBody<B>> {
     let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR);
     let problem = problem.detail("the answers could not be merged");
     own.give(marked(problem.into_response()))

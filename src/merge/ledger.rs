@@ -85,7 +85,7 @@ impl Failure {
     pub(super) fn status(head: &response::Parts) -> Self {
         let oversized = is_oversized(&head.headers, MAX_FIELDS, MAX_HEAD);
         if oversized && head.status.is_success() {
-            return Self::new("its head is over the bound");
+            return Self::new(OVERSIZED);
         }
         let told = match head.status {
             _ if oversized => None,
@@ -199,6 +199,9 @@ fn why_broken(error: &(dyn Error + 'static)) -> &'static str {
 fn why_broken(_: &(dyn Error + 'static)) -> &'static str {
     CUT_SHORT
 }
+
+/// Of a response whose head is not passed on.
+pub(super) const OVERSIZED: &str = "its head is over the bound";
 
 const CUT_SHORT: &str = "its body was cut short";
 

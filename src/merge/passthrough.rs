@@ -10,28 +10,30 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use super::UnusableResponse;
 use super::failure::{Hook, OnBackendFailure};
 use super::layer::above_zero;
-use super::ledger::is_timeout;
+use super::ledger::{OVERSIZED, is_timeout};
 use crate::body::{OwnAnswer, ResponseBody};
 use crate::deadline::{Deadline, Timer};
 use crate::error::{BoxError, BuildError, ClientFault, Problem, cause_ref, discard, panic_message};
+use crate::fields::{MAX_FIELDS, MAX_HEAD, is_oversized};
 use crate::outcome::BranchError;
 
 /// Answers with what one service says, untouched: for a route that has a single backend.
 ///
 /// A merge treats one branch as it treats two; this is what to ask for instead. Nothing is taken from the request
-/// (credentials, conditions, ranges, extensions) or from the response: it streams frame by frame, a 404 stays a 404, and
-/// an upgrade can pass. What fails becomes an answer, as with a merge: a fault of the client's its 4xx, a timeout 504,
+/// (credentials, conditions, ranges, extensions) or from the response, as long as its head is within its
+/// [bound](Self::max_response_head): it streams frame by frame, a 404 stays a 404, and an upgrade can pass. What fails becomes an answer, as with a merge: a fault of the client's its 4xx, a timeout 504,
 /// anything else, a panic for one, 502. So it mounts wherever a merge does.
 ///
 /// ```
 /// use bytes::Bytes;
-/// use http::{Request, Response, StatusCode};
+/// use http::{HeaderMap, Request, Response, StatusCode};
 /// use http_body_util::Full;
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
 /// use watershed::merge::PassthroughLayer;
@@ -49,6 +51,8 @@ use crate::outcome::BranchError;
 #[derive(Debug, Clone)]
 pub struct PassthroughLayer {
     within: Duration,
+    max_fields: usize,
+    max_head: usize,
     on_failure: Hook<OnBackendFailure>,
 }
 
@@ -58,6 +62,8 @@ impl PassthroughLayer {
     pub fn new() -> Self {
         Self {
             within: Duration::MAX,
+            max_fields: MAX_FIELDS,
+            max_head: MAX_HEAD,
             on_failure: Hook::NONE,
         }
     }
@@ -85,6 +91,20 @@ impl PassthroughLayer {
     pub fn try_within(mut self, limit: Duration) -> Result<Self, BuildError> {
         self.within = above_zero(limit)?;
         Ok(self)
+    }
+
+    /// The most fields of a response, and the most bytes of their names and values. One with more is answered with 502.
+    /// Default: 128 fields, 64 KiB. A [`ProxyHeadersLayer`](crate::proxy_headers::ProxyHeadersLayer) outside has its own such
+    /// bound.
+    #[must_use]
+    pub fn max_response_head(mut self, fields: usize, bytes: usize) -> Self {
+        self.max_fields = fields;
+        self.max_head = bytes;
+        self
+    }
+
+    fn is_oversized(&self, headers: &HeaderMap) -> bool {
+        is_oversized(headers, self.max_fields, self.max_head)
     }
 
     /// Runs `hook` for every answer of the layer's own, before it is returned: for a log, as the answer itself says little. A
@@ -193,7 +213,7 @@ where
             state,
             timer: Timer::new(deadline),
             own,
-            on_failure: self.layer.on_failure.clone(),
+            layer: self.layer.clone(),
         }
     }
 }
@@ -208,7 +228,7 @@ pin_project! {
         state: State<S, Req, S::Future>,
         timer: Timer,
         own: OwnAnswer,
-        on_failure: Hook<OnBackendFailure>,
+        layer: PassthroughLayer,
     }
 }
 
@@ -236,6 +256,12 @@ where
         let deadline = this.timer.deadline();
         let polled = AssertUnwindSafe(|| this.state.as_mut().poll(cx, deadline));
         let answered = match catch_unwind(polled) {
+            Ok(Poll::Ready(Ok(response))) if this.layer.is_oversized(response.headers()) => {
+                discard(response);
+                Err(BranchError::Service(
+                    UnusableResponse::new(None, OVERSIZED.into()).into(),
+                ))
+            }
             Ok(Poll::Ready(answered)) => answered,
             // At a tie, finished work wins (DESIGN rule 6).
             Ok(Poll::Pending) => {
@@ -251,7 +277,7 @@ where
         Poll::Ready(Ok(match answered {
             Ok(response) => response.map(ResponseBody::inner),
             Err(error) => {
-                this.on_failure.run(|hook| hook(&error));
+                this.layer.on_failure.run(|hook| hook(&error));
                 let answer = this.own.give(problem(&error).into_response());
                 discard(error);
                 answer.map(ResponseBody::own)

@@ -338,6 +338,11 @@ async fn a_passthrough_tells_of_every_answer_of_its_own() {
         (Reply::panic("s3cret"), 502, "x: panicked: s3cret"),
         (Reply::hang(), 504, "x: not finished at the deadline"),
         (
+            Reply::status(200).header("x-long", "x".repeat(1 << 16)),
+            502,
+            "x: its head is over the bound",
+        ),
+        (
             Reply::error(ClientFault::bad_request("an empty cart")),
             400,
             "x: an empty cart",

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use tokio::time::{Instant, advance};
@@ -396,4 +396,47 @@ async fn a_panic_of_a_body_goes_on_to_its_reader() {
     let mut body = response.into_body();
     let read = tokio::spawn(async move { body.frame().await.is_some() });
     assert!(read.await.expect_err("a panic").is_panic());
+}
+
+/// Of just so many fields, and of so many bytes of them.
+fn head_of(fields: usize, bytes: usize) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for index in 0..fields {
+        let name: HeaderName = format!("x-{index:0>6}").parse().expect("a name");
+        let rest = if index == 0 { bytes - 8 * fields } else { 0 };
+        let value = "v".repeat(rest).try_into().expect("a value");
+        headers.append(name, value);
+    }
+    headers
+}
+
+// B20
+#[tokio::test]
+async fn the_head_of_an_answer_is_bounded() {
+    for (fields, bytes, fits) in [
+        (128, 64 * 1024, true),
+        (129, 2_000, false),
+        (1, 64 * 1024 + 1, false),
+    ] {
+        for status in [200, 404] {
+            let backend = Hand::new();
+            let mut response = Response::new(Empty::<Bytes>::new());
+            *response.status_mut() = status.try_into().expect("a status");
+            *response.headers_mut() = head_of(fields, bytes);
+            backend.finish(response);
+            let answer = ask(&over(backend), get("/")).await;
+            if fits {
+                assert_eq!((answer.status, answer.headers.len()), (status, fields));
+            } else {
+                answer.assert_problem(502);
+            }
+        }
+    }
+    let backend = Hand::new();
+    let mut response = Response::new(Empty::<Bytes>::new());
+    *response.headers_mut() = head_of(300, 100_000);
+    backend.finish(response);
+    let layer = PassthroughLayer::new().max_response_head(300, 100_000);
+    let answer = ask(&layer.layer(backend), get("/")).await;
+    assert_eq!((answer.status, answer.headers.len()), (200, 300));
 }
