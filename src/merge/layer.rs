@@ -1,4 +1,4 @@
-//! The layer that turns a gather into a response, and what every merge is told.
+//! The layer that turns a gather into a response.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -10,13 +10,12 @@ use std::task::{self, Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{EXPECT, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH};
-use http::header::{IF_RANGE, IF_UNMODIFIED_SINCE, RANGE};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tower::{Layer, Service, ServiceExt};
 
-use super::failure::{Hook, OnFailure, UnusableResponse};
+use super::failure::{Hook, OnFailure};
+use super::{Merge, MergeContext};
 use crate::body::{Completeness, OwnAnswer, ResponseBody, without_content};
 use crate::clone_request::BodyWatch;
 use crate::deadline::{Deadline, Timer};
@@ -24,113 +23,6 @@ use crate::error::{BoxError, BuildError, ClientFault, Problem, cause_ref};
 use crate::fanout::FanOutError;
 use crate::fields::withhold;
 use crate::outcome::{BranchError, BranchId, Gather};
-
-/// Turns a gather of type `G` into one response.
-///
-/// [`JsonMerge`](super::JsonMerge), [`FirstSuccess`](super::FirstSuccess), [`Quorum`](super::Quorum) and
-/// [`merge_parts`](super::merge_parts) are the ready ones. Implement it yourself for an answer that is decided while the
-/// branches still run; if you need all of them collected first, the closure of `merge_parts` is less work.
-///
-/// A merge always answers. What it returns should carry the mark of [`Completeness`]; if it has none, the layer adds the
-/// one that the status suggests.
-pub trait Merge<G> {
-    /// The body of its response.
-    type Body;
-
-    /// Takes from the request what the branches must not be asked: [`MergeLayer`] calls it before the fan-out. By default
-    /// what would make branches answer with a part of a representation, or none: `Range`, `If-*` and `Expect`.
-    fn prepare(&self, method: &mut Method, headers: &mut HeaderMap) {
-        let _ = method;
-        strip_partial(headers);
-    }
-
-    /// Consumes the gather. It has been given the deadline of the context already.
-    fn merge(
-        &self,
-        cx: MergeContext,
-        gather: G,
-    ) -> impl Future<Output = Response<Self::Body>> + Send;
-}
-
-/// Removes the fields that ask for a part of a representation or for none of it, which no merge could put together.
-pub(super) fn strip_partial(headers: &mut HeaderMap) {
-    const PARTIAL: [HeaderName; 7] = [
-        EXPECT,
-        IF_MATCH,
-        IF_MODIFIED_SINCE,
-        IF_NONE_MATCH,
-        IF_RANGE,
-        IF_UNMODIFIED_SINCE,
-        RANGE,
-    ];
-    for name in PARTIAL {
-        headers.remove(name);
-    }
-}
-
-/// What a merge knows of the request.
-#[derive(Debug, Clone)]
-pub struct MergeContext {
-    method: Method,
-    deadline: Deadline,
-    body: Option<BodyWatch>,
-    on_failure: Hook<OnFailure>,
-}
-
-impl MergeContext {
-    /// For tests of a merge of your own: a request of this method that may take as long as it likes.
-    #[must_use]
-    pub fn new(method: Method) -> Self {
-        Self {
-            method,
-            deadline: Deadline::NEVER,
-            body: None,
-            on_failure: Hook::NONE,
-        }
-    }
-
-    /// The same with a deadline.
-    #[must_use]
-    pub fn with_deadline(mut self, deadline: Deadline) -> Self {
-        self.deadline = deadline;
-        self
-    }
-
-    /// The client's method, before [`Merge::prepare`]. A merge need not care for HEAD: the layer drops the body.
-    #[must_use]
-    pub fn method(&self) -> &Method {
-        &self.method
-    }
-
-    /// When the gather ends, and the reading of bodies with it.
-    #[must_use]
-    pub fn deadline(&self) -> Deadline {
-        self.deadline
-    }
-
-    /// What is wrong with the request's body, if that has shown by now: it is over its limit, or it broke. A branch may
-    /// have answered nevertheless.
-    #[must_use]
-    pub fn client_fault(&self) -> Option<ClientFault> {
-        self.body.as_ref().and_then(BodyWatch::fault)
-    }
-
-    /// Tells the hook of [`MergeLayer::on_failure`], if there is one, why `branch` is missing. The ready merges have done so
-    /// for all that they count as a failure; a merge of your own does it itself.
-    pub fn report_failure(&self, branch: &BranchId, error: &BranchError<BoxError>) {
-        self.on_failure.run(|hook| hook(branch, error));
-    }
-
-    /// The same of a response that can't be used.
-    pub(super) fn report_unusable(
-        &self,
-        branch: &BranchId,
-        response: impl FnOnce() -> UnusableResponse,
-    ) {
-        self.on_failure
-            .run(|hook| hook(branch, &BranchError::Service(response().into())));
-    }
-}
 
 /// Merges what the inner service gathers: see the [module docs](super).
 #[derive(Debug)]
@@ -177,9 +69,10 @@ impl<M> MergeLayer<M> {
     /// itself names the branch and little else. A later hook takes the place of an earlier one.
     ///
     /// The error is that of the branch, its causes in its [sources](std::error::Error::source): a refused connection, a
-    /// template without its parameter, the deadline, a panic. A response that can't be used is an [`UnusableResponse`], of any
-    /// status that is no success. What the client did wrong is a [`ClientFault`] there. A branch that was skipped, or dropped
-    /// because the answer was known without it, has not failed.
+    /// template without its parameter, the deadline, a panic. A response that can't be used is an
+    /// [`UnusableResponse`](super::UnusableResponse), one of any status that is no success as well. What the client did wrong
+    /// is a [`ClientFault`] there. A branch that was skipped, or dropped because the answer was known without it, has not
+    /// failed.
     ///
     /// [`merge_parts`](super::merge_parts) leaves to its closure whether a response is a failure; that, and a merge of your
     /// own, can [report it](MergeContext::report_failure).

@@ -97,6 +97,7 @@ use http::{HeaderMap, Method};
 
 mod cache;
 mod collect;
+mod context;
 mod document;
 mod failure;
 mod first_success;
@@ -111,18 +112,19 @@ mod splice;
 mod timing;
 mod union;
 
+pub use context::{Merge, MergeContext};
 pub use failure::UnusableResponse;
 pub use first_success::FirstSuccess;
 pub use json_merge::{Conflict, JsonMerge};
 pub use json_part::{JsonPart, JsonPartFuture, JsonPartLayer};
-pub use layer::{Merge, MergeContext, MergeFuture, MergeLayer, MergeService};
+pub use layer::{MergeFuture, MergeLayer, MergeService};
 pub use parts::{MergeParts, Part, merge_parts};
 pub use passthrough::{Passthrough, PassthroughFuture, PassthroughLayer};
 pub use quorum::Quorum;
 
 /// What a merge that reads the bodies takes from the request.
 fn strip_for_collection(method: &mut Method, headers: &mut HeaderMap) {
-    layer::strip_partial(headers);
+    context::strip_partial(headers);
     headers.remove(ACCEPT_ENCODING);
     if *method == Method::HEAD {
         *method = Method::GET;
