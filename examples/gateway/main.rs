@@ -8,6 +8,8 @@ mod demo;
 mod server;
 
 use std::convert::Infallible;
+use std::error::Error;
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +24,7 @@ use watershed::clone_request::{CloneRequestLayer, TeeBody};
 use watershed::error::{BoxError, Problem};
 use watershed::fanout::FanOut;
 use watershed::merge::{FirstSuccess, JsonMerge, MergeLayer};
-use watershed::outcome::Branch;
+use watershed::outcome::{Branch, BranchError, BranchId};
 use watershed::proxy_headers::{ProxyHeadersBody, ProxyHeadersLayer, TrustedHops};
 use watershed::rewrite::{PathParams, RewriteLayer};
 use watershed::timeout::ClientTimeoutLayer;
@@ -90,6 +92,8 @@ fn route(args: args::Route, max_request_body: u64, client: &Client<TeeBody>) -> 
         }
         http
     });
+    let path = args.path;
+    let log = move |branch: &BranchId, error: &BranchError<BoxError>| log(&path, branch, error);
     let clone_request = CloneRequestLayer::new().limit(max_request_body);
     let fan_out = FanOut::new(branches);
     let json = match args.merge {
@@ -98,7 +102,7 @@ fn route(args: args::Route, max_request_body: u64, client: &Client<TeeBody>) -> 
         args::Merge::Array => JsonMerge::array(),
         args::Merge::First => {
             let first = FirstSuccess::new().collected(args.max_response_body);
-            let merge = MergeLayer::new(first).within(args.timeout);
+            let merge = MergeLayer::new(first).within(args.timeout).on_failure(log);
             let stack = ServiceBuilder::new()
                 .layer(clone_request)
                 .layer(merge)
@@ -106,12 +110,30 @@ fn route(args: args::Route, max_request_body: u64, client: &Client<TeeBody>) -> 
             return erase(stack);
         }
     };
-    let merge = MergeLayer::new(json.max_bytes(args.max_response_body)).within(args.timeout);
+    let merge = MergeLayer::new(json.max_bytes(args.max_response_body))
+        .within(args.timeout)
+        .on_failure(log);
     let stack = ServiceBuilder::new()
         .layer(clone_request)
         .layer(merge)
         .service(fan_out);
     erase(stack)
+}
+
+/// Says on standard error why a branch failed, in one line with all of its causes: a caller is told no more than its name.
+fn log(route: &str, branch: &BranchId, error: &BranchError<BoxError>) {
+    let mut line = format!("gateway: {route} {branch}: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = format!(": {error}");
+        if !line.ends_with(&text) {
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    // A cause may hold anything; it is told in one line nevertheless.
+    line = line.replace(char::is_control, " ");
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// One type for the stacks of all merges.

@@ -105,9 +105,10 @@ impl<A> Registry<A> {
     pub(crate) fn leave(&self, id: u64) {
         let mut state = lock(&self.state);
         let left = state.out.remove(&id);
-        let waiters = match state.out.is_empty() {
-            true => state.waiters.take(),
-            false => Waiters::default(),
+        let waiters = if state.out.is_empty() {
+            state.waiters.take()
+        } else {
+            Waiters::default()
         };
         drop(state);
         drop(left);
@@ -138,9 +139,10 @@ impl<A> Registry<A> {
         // Cloned before the lock and dropped after it.
         let waker = cx.waker().clone();
         let mut state = lock(&self.state);
-        let (polled, displaced) = match state.out.is_empty() {
-            true => (Poll::Ready(()), Some(waker)),
-            false => (Poll::Pending, state.waiters.register(key, waker)),
+        let (polled, displaced) = if state.out.is_empty() {
+            (Poll::Ready(()), Some(waker))
+        } else {
+            (Poll::Pending, state.waiters.register(key, waker))
         };
         drop(state);
         drop(displaced);

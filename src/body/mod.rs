@@ -26,4 +26,4 @@ pub use collect::CollectError;
 pub(crate) use collect::{Collect, Collected};
 pub use completeness::{COMPLETE, Completeness};
 pub use response::ResponseBody;
-pub(crate) use response::without_content;
+pub(crate) use response::{OwnAnswer, without_content};

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -89,11 +89,35 @@ where
     }
 }
 
+/// How an answer that a layer makes itself is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OwnAnswer {
+    Whole,
+    /// To HEAD.
+    HeadOnly,
+}
+
+impl OwnAnswer {
+    pub(crate) fn to(method: &Method) -> Self {
+        if method == Method::HEAD {
+            Self::HeadOnly
+        } else {
+            Self::Whole
+        }
+    }
+
+    pub(crate) fn give(self, response: Response<Bytes>) -> Response<Chunks> {
+        let response = response.map(Chunks::from);
+        match self {
+            Self::Whole => response,
+            Self::HeadOnly => without_content(response),
+        }
+    }
+}
+
 /// The answer to HEAD: the head that GET would have, its length included (RFC 9110 §9.3.2). hyper's server leaves the content
 /// off over HTTP/1.1 only.
-pub(crate) fn without_content<B: Body<Data = Bytes>>(
-    mut response: Response<ResponseBody<B>>,
-) -> Response<ResponseBody<B>> {
+pub(crate) fn without_content<B: Body>(mut response: Response<B>) -> Response<Chunks> {
     let body = response.body();
     let (status, ends) = (response.status(), body.is_end_stream());
     // RFC 9110 §8.6: these have no length to say.
@@ -104,7 +128,7 @@ pub(crate) fn without_content<B: Body<Data = Bytes>>(
                 .insert(CONTENT_LENGTH, HeaderValue::from(len));
         }
     }
-    response.map(|_| ResponseBody::empty())
+    response.map(|_| Chunks::new())
 }
 
 #[cfg(test)]

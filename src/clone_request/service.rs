@@ -12,8 +12,8 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::{HeadPolicy, TeeBody};
-use crate::body::ResponseBody;
-use crate::error::{BoxError, ClientFault};
+use crate::body::{Chunks, OwnAnswer, ResponseBody};
+use crate::error::{BoxError, BuildError, ClientFault};
 
 /// Makes every request cloneable: see the [module docs](super).
 #[derive(Debug, Clone)]
@@ -55,10 +55,21 @@ impl CloneRequestLayer {
     /// If `window` is zero.
     #[must_use]
     #[track_caller]
-    pub fn stream(mut self, window: u64, stall: Duration) -> Self {
-        assert!(window > 0, "a window of zero would keep no frame");
+    pub fn stream(self, window: u64, stall: Duration) -> Self {
+        BuildError::expect(self.try_stream(window, stall))
+    }
+
+    /// As [`stream`](Self::stream), for a window that is configured.
+    ///
+    /// # Errors
+    ///
+    /// If `window` is zero.
+    pub fn try_stream(mut self, window: u64, stall: Duration) -> Result<Self, BuildError> {
+        if window == 0 {
+            return Err(BuildError::new("a window of zero would keep no frame"));
+        }
         self.body = BodyPolicy::Stream { window, stall };
-        self
+        Ok(self)
     }
 
     /// Which fields and extensions are cloned. Default: [`HeadPolicy::end_to_end`].
@@ -130,6 +141,7 @@ where
         if let BodyPolicy::Keep { limit } = *policy {
             if request.body().size_hint().lower() > limit {
                 let rejected = ClientFault::too_large(limit).to_problem().into_response();
+                let rejected = OwnAnswer::to(request.method()).give(rejected);
                 return CloneRequestFuture {
                     state: State::Rejected {
                         response: Some(rejected),
@@ -169,7 +181,7 @@ pin_project! {
     #[derive(Debug)]
     enum State<F> {
         Inner { #[pin] future: F },
-        Rejected { response: Option<Response<Bytes>> },
+        Rejected { response: Option<Response<Chunks>> },
     }
 }
 

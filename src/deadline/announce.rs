@@ -185,7 +185,7 @@ where
             None => deadline,
         };
         if earlier.instant().is_some() {
-            earlier.announce(extensions);
+            earlier.put_in(extensions);
         }
         self.inner.call(request)
     }

@@ -156,7 +156,7 @@ impl Deadline {
 
     /// Leaves it in a request, in the place of one that is there.
     #[inline]
-    pub(crate) fn announce(self, extensions: &mut Extensions) {
+    pub(crate) fn put_in(self, extensions: &mut Extensions) {
         *extensions.get_or_insert(self) = self;
     }
 

@@ -191,9 +191,10 @@ impl Body for Feed {
             return Poll::Ready(None);
         }
         if self.next.is_empty() {
-            return match self.ended {
-                true => Poll::Ready(None),
-                false => Poll::Pending,
+            return if self.ended {
+                Poll::Ready(None)
+            } else {
+                Poll::Pending
             };
         }
         let bytes = std::mem::take(&mut self.next);

@@ -119,9 +119,10 @@ where
         let head_only = request.method() == Method::HEAD;
         let headers = request.headers_mut();
         // Offsets into compressed bytes are of no use to whoever sees decoded ones.
-        let accept = match headers.contains_key(RANGE) {
-            true => HeaderValue::from_static("identity"),
-            false => self.layer.codings.accept(),
+        let accept = if headers.contains_key(RANGE) {
+            HeaderValue::from_static("identity")
+        } else {
+            self.layer.codings.accept()
         };
         headers.insert(ACCEPT_ENCODING, accept);
         DecompressionFuture {

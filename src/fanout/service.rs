@@ -124,7 +124,8 @@ impl<S, Req> FanOut<S, Req> {
     }
 
     /// How long a branch's service may take to become ready. Default: 5 s. After it the branch has failed with
-    /// [`BranchError::NotReady`]; `Duration::MAX` waits as long as the gather does.
+    /// [`BranchError::NotReady`]; `Duration::MAX` waits as long as the gather does, and zero not at all: the service is ready
+    /// when the branch starts, or the branch has failed.
     #[must_use]
     pub fn ready_within(mut self, limit: Duration) -> Self {
         Arc::make_mut(&mut self.inner).ready_within = limit;
@@ -139,10 +140,21 @@ impl<S, Req> FanOut<S, Req> {
     /// If `width` is zero.
     #[must_use]
     #[track_caller]
-    pub fn width(mut self, width: usize) -> Self {
-        assert!(width > 0, "a width of zero would run no branch");
+    pub fn width(self, width: usize) -> Self {
+        BuildError::expect(self.try_width(width))
+    }
+
+    /// As [`width`](Self::width), for one that is configured.
+    ///
+    /// # Errors
+    ///
+    /// If `width` is zero.
+    pub fn try_width(mut self, width: usize) -> Result<Self, BuildError> {
+        if width == 0 {
+            return Err(BuildError::new("a width of zero would run no branch"));
+        }
         Arc::make_mut(&mut self.inner).width = width;
-        self
+        Ok(self)
     }
 
     /// How many calls may be gathered at once, over all clones of this service. Default: 1024. A call beyond it is
@@ -153,10 +165,21 @@ impl<S, Req> FanOut<S, Req> {
     /// If `calls` is zero.
     #[must_use]
     #[track_caller]
-    pub fn max_in_flight(mut self, calls: usize) -> Self {
-        assert!(calls > 0, "a limit of zero would refuse every call");
+    pub fn max_in_flight(self, calls: usize) -> Self {
+        BuildError::expect(self.try_max_in_flight(calls))
+    }
+
+    /// As [`max_in_flight`](Self::max_in_flight), for a limit that is configured.
+    ///
+    /// # Errors
+    ///
+    /// If `calls` is zero.
+    pub fn try_max_in_flight(mut self, calls: usize) -> Result<Self, BuildError> {
+        if calls == 0 {
+            return Err(BuildError::new("a limit of zero would refuse every call"));
+        }
         Arc::make_mut(&mut self.inner).max_in_flight = calls;
-        self
+        Ok(self)
     }
 
     /// The branches, in declared order.
@@ -308,9 +331,18 @@ impl<L, Req> FanOutLayer<L, Req> {
     #[must_use]
     #[track_caller]
     pub fn width(self, width: usize) -> Self {
-        Self {
-            template: self.template.width(width),
-        }
+        BuildError::expect(self.try_width(width))
+    }
+
+    /// As [`FanOut::try_width`].
+    ///
+    /// # Errors
+    ///
+    /// If `width` is zero.
+    pub fn try_width(self, width: usize) -> Result<Self, BuildError> {
+        Ok(Self {
+            template: self.template.try_width(width)?,
+        })
     }
 
     /// As [`FanOut::max_in_flight`], for each service that the layer makes.
@@ -321,9 +353,18 @@ impl<L, Req> FanOutLayer<L, Req> {
     #[must_use]
     #[track_caller]
     pub fn max_in_flight(self, calls: usize) -> Self {
-        Self {
-            template: self.template.max_in_flight(calls),
-        }
+        BuildError::expect(self.try_max_in_flight(calls))
+    }
+
+    /// As [`FanOut::try_max_in_flight`].
+    ///
+    /// # Errors
+    ///
+    /// If `calls` is zero.
+    pub fn try_max_in_flight(self, calls: usize) -> Result<Self, BuildError> {
+        Ok(Self {
+            template: self.template.try_max_in_flight(calls)?,
+        })
     }
 }
 

@@ -186,7 +186,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("connection", "close, x-one"),
-            ("connection", "X-Two , ,\u{1}"),
+            ("connection", ", X-Two , ,\t,\u{e9},"),
             ("x-one", "1"),
             ("x-two", "2"),
             ("x-three", "3"),
@@ -194,12 +194,9 @@ mod tests {
             ("te", "trailers"),
             ("proxy-authorization", "secret"),
         ] {
-            let value = HeaderValue::from_bytes(value.as_bytes());
-            if let Ok(value) = value {
-                headers.append(HeaderName::from_static(name), value);
-            }
+            let value = HeaderValue::from_bytes(value.as_bytes()).expect("a value");
+            headers.append(HeaderName::from_static(name), value);
         }
-        headers.append("connection", HeaderValue::from_static("x-two"));
         strip_hop_by_hop(&mut headers, &[]);
         assert_eq!(
             headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),

@@ -1,4 +1,4 @@
-//! The layer that turns a gather into a response, and what every merge is told.
+//! The layer that turns a gather into a response.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -10,114 +10,26 @@ use std::task::{self, Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{EXPECT, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH};
-use http::header::{IF_RANGE, IF_UNMODIFIED_SINCE, RANGE};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tower::{Layer, Service, ServiceExt};
 
-use crate::body::{Completeness, ResponseBody, without_content};
+use super::failure::{Hook, OnFailure};
+use super::{Merge, MergeContext};
+use crate::body::{Completeness, OwnAnswer, ResponseBody, without_content};
 use crate::clone_request::BodyWatch;
 use crate::deadline::{Deadline, Timer};
-use crate::error::{BoxError, ClientFault, Problem, cause_ref};
+use crate::error::{BoxError, BuildError, ClientFault, Problem, cause_ref};
 use crate::fanout::FanOutError;
 use crate::fields::withhold;
-use crate::outcome::{BranchError, Gather};
-
-/// Turns a gather of type `G` into one response.
-///
-/// [`JsonMerge`](super::JsonMerge), [`FirstSuccess`](super::FirstSuccess), [`Quorum`](super::Quorum) and
-/// [`merge_parts`](super::merge_parts) are the ready ones. Implement it yourself for an answer that is decided while the
-/// branches still run; if you need all of them collected first, the closure of `merge_parts` is less work.
-///
-/// A merge always answers. What it returns should carry the mark of [`Completeness`]; if it has none, the layer adds the
-/// one that the status suggests.
-pub trait Merge<G> {
-    /// The body of its response.
-    type Body;
-
-    /// Takes from the request what the branches must not be asked: [`MergeLayer`] calls it before the fan-out. By default
-    /// what would make branches answer with a part of a representation, or none: `Range`, `If-*` and `Expect`.
-    fn prepare(&self, method: &mut Method, headers: &mut HeaderMap) {
-        let _ = method;
-        strip_partial(headers);
-    }
-
-    /// Consumes the gather. It has been given the deadline of the context already.
-    fn merge(
-        &self,
-        cx: MergeContext,
-        gather: G,
-    ) -> impl Future<Output = Response<Self::Body>> + Send;
-}
-
-/// Removes the fields that ask for a part of a representation or for none of it, which no merge could put together.
-pub(super) fn strip_partial(headers: &mut HeaderMap) {
-    const PARTIAL: [HeaderName; 7] = [
-        EXPECT,
-        IF_MATCH,
-        IF_MODIFIED_SINCE,
-        IF_NONE_MATCH,
-        IF_RANGE,
-        IF_UNMODIFIED_SINCE,
-        RANGE,
-    ];
-    for name in PARTIAL {
-        headers.remove(name);
-    }
-}
-
-/// What a merge knows of the request.
-#[derive(Debug, Clone)]
-pub struct MergeContext {
-    method: Method,
-    deadline: Deadline,
-    body: Option<BodyWatch>,
-}
-
-impl MergeContext {
-    /// For tests of a merge of your own: a request of this method that may take as long as it likes.
-    #[must_use]
-    pub fn new(method: Method) -> Self {
-        Self {
-            method,
-            deadline: Deadline::NEVER,
-            body: None,
-        }
-    }
-
-    /// The same with a deadline.
-    #[must_use]
-    pub fn with_deadline(mut self, deadline: Deadline) -> Self {
-        self.deadline = deadline;
-        self
-    }
-
-    /// The client's method, before [`Merge::prepare`]. A merge need not care for HEAD: the layer drops the body.
-    #[must_use]
-    pub fn method(&self) -> &Method {
-        &self.method
-    }
-
-    /// When the gather ends, and the reading of bodies with it.
-    #[must_use]
-    pub fn deadline(&self) -> Deadline {
-        self.deadline
-    }
-
-    /// What is wrong with the request's body, if that has shown by now: it is over its limit, or it broke. A branch may
-    /// have answered nevertheless.
-    #[must_use]
-    pub fn client_fault(&self) -> Option<ClientFault> {
-        self.body.as_ref().and_then(BodyWatch::fault)
-    }
-}
+use crate::outcome::{BranchError, BranchId, Gather};
 
 /// Merges what the inner service gathers: see the [module docs](super).
 #[derive(Debug)]
 pub struct MergeLayer<M> {
     merge: Arc<M>,
     within: Duration,
+    on_failure: Hook<OnFailure>,
 }
 
 impl<M> MergeLayer<M> {
@@ -126,17 +38,76 @@ impl<M> MergeLayer<M> {
         Self {
             merge: Arc::new(merge),
             within: Duration::MAX,
+            on_failure: Hook::NONE,
         }
     }
 
     /// Ends the gather after `limit` at the latest. What has not finished by then is
     /// [`BranchError::DeadlineExceeded`]: a late branch costs its own part and not the answer. Default: no limit of its
     /// own.
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is zero.
     #[must_use]
-    pub fn within(mut self, limit: Duration) -> Self {
-        self.within = limit;
+    #[track_caller]
+    pub fn within(self, limit: Duration) -> Self {
+        BuildError::expect(self.try_within(limit))
+    }
+
+    /// As [`within`](Self::within), for a limit that is configured.
+    ///
+    /// # Errors
+    ///
+    /// If `limit` is zero, which no branch could keep.
+    pub fn try_within(mut self, limit: Duration) -> Result<Self, BuildError> {
+        self.within = above_zero(limit)?;
+        Ok(self)
+    }
+
+    /// Runs `hook` for every branch whose outcome is a failure, before the answer is returned: for a log, as the answer
+    /// itself names the branch and little else. A later hook takes the place of an earlier one.
+    ///
+    /// The error is that of the branch, its causes in its [sources](std::error::Error::source): a refused connection, a
+    /// template without its parameter, the deadline, a panic. A response that can't be used is an
+    /// [`UnusableResponse`](super::UnusableResponse), one of any status that is no success as well. What the client did wrong
+    /// is a [`ClientFault`] there. A branch that was skipped, or dropped because the answer was known without it, has not
+    /// failed.
+    ///
+    /// [`merge_parts`](super::merge_parts) leaves to its closure whether a response is a failure; that, and a merge of your
+    /// own, can [report it](MergeContext::report_failure).
+    ///
+    /// The hook runs in the middle of the merge, so it must not block. Its panics are contained.
+    ///
+    /// ```
+    /// use watershed::error::cause_ref;
+    /// use watershed::merge::{JsonMerge, MergeLayer, UnusableResponse};
+    ///
+    /// let layer = MergeLayer::new(JsonMerge::group()).on_failure(|branch, error| {
+    ///     let response = cause_ref::<UnusableResponse>(error);
+    ///     // Not even a line for what this backend does not have.
+    ///     if response.and_then(UnusableResponse::status) != Some(http::StatusCode::NOT_FOUND) {
+    ///         eprintln!("{branch}: {error}");
+    ///     }
+    /// });
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn on_failure(
+        mut self,
+        hook: impl Fn(&BranchId, &BranchError<BoxError>) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_failure = Hook::new(Arc::new(hook));
         self
     }
+}
+
+/// A limit of zero would have every call answered and none made.
+pub(super) fn above_zero(limit: Duration) -> Result<Duration, BuildError> {
+    if limit.is_zero() {
+        return Err(BuildError::new("a limit of zero would answer every call"));
+    }
+    Ok(limit)
 }
 
 impl<M> Clone for MergeLayer<M> {
@@ -144,6 +115,7 @@ impl<M> Clone for MergeLayer<M> {
         Self {
             merge: Arc::clone(&self.merge),
             within: self.within,
+            on_failure: self.on_failure.clone(),
         }
     }
 }
@@ -223,19 +195,22 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let method = request.method().clone();
+        let own = OwnAnswer::to(&method);
         let deadline = self.deadline(&mut request);
         let body = request.extensions_mut().remove::<BodyWatch>();
         let cx = MergeContext {
             method,
             deadline,
             body,
+            on_failure: self.layer.on_failure.clone(),
         };
         let mut asked = request.method().clone();
         let mut headers = std::mem::take(request.headers_mut());
         let prepare = || self.layer.merge.prepare(&mut asked, &mut headers);
         if catch_unwind(AssertUnwindSafe(prepare)).is_err() {
             return MergeFuture {
-                inner: Some(Box::pin(ready(unmergeable()))),
+                inner: Some(Box::pin(ready(unmergeable(own)))),
+                own,
             };
         }
         withhold(&mut headers, request.extensions_mut());
@@ -246,7 +221,6 @@ where
         let merge = Arc::clone(&self.layer.merge);
         MergeFuture {
             inner: Some(Box::pin(async move {
-                let is_head = cx.method == Method::HEAD;
                 let response = match gathered(inner.oneshot(request), cx.deadline).await {
                     Ok(mut gather) => {
                         gather.end_at(cx.deadline);
@@ -255,12 +229,12 @@ where
                     Err(problem) => problem.into_response().map(ResponseBody::own),
                 };
                 let response = marked(response);
-                if is_head {
-                    without_content(response)
-                } else {
-                    response
+                match own {
+                    OwnAnswer::Whole => response,
+                    OwnAnswer::HeadOnly => without_content(response).map(ResponseBody::own),
                 }
             })),
+            own,
         }
     }
 }
@@ -276,7 +250,7 @@ impl<S, M> MergeService<S, M> {
         }
         let own = Deadline::after(self.layer.within);
         let deadline = inherited.unwrap_or(Deadline::NEVER).earlier(own);
-        request.extensions_mut().insert(deadline.enforced());
+        deadline.enforced().put_in(request.extensions_mut());
         deadline
     }
 }
@@ -312,20 +286,23 @@ fn refused(error: &BoxError) -> Problem {
     }
 }
 
-/// The answer when the merge itself has panicked.
-fn unmergeable<B>() -> Response<ResponseBody<B>> {
+/// The answer when the merge itself is at fault: it has panicked, or gives no answer that can be passed on.
+pub(super) fn unmergeable<B>(own: OwnAnswer) -> Response<ResponseBody<B>> {
     let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR);
     let problem = problem.detail("the answers could not be merged");
-    marked(problem.into_response().map(ResponseBody::own))
+    own.give(marked(problem.into_response()))
+        .map(ResponseBody::own)
 }
 
 /// Every merged answer says whether it is complete.
 fn marked<B>(mut response: Response<B>) -> Response<B> {
     if response.extensions().get::<Completeness>().is_none() {
-        match response.status().is_success() {
-            true => Completeness::Complete.mark(&mut response),
-            false => Completeness::Incomplete.mark(&mut response),
-        }
+        let completeness = if response.status().is_success() {
+            Completeness::Complete
+        } else {
+            Completeness::Incomplete
+        };
+        completeness.mark(&mut response);
     }
     response
 }
@@ -334,6 +311,7 @@ fn marked<B>(mut response: Response<B>) -> Response<B> {
 pub struct MergeFuture<B> {
     /// Taken when it has finished, or panicked.
     inner: Option<Merging<B>>,
+    own: OwnAnswer,
 }
 
 type Merging<B> = Pin<Box<dyn Future<Output = Response<ResponseBody<B>>> + Send>>;
@@ -348,7 +326,7 @@ impl<B> Future for MergeFuture<B> {
         let inner = self.inner.as_mut().expect("polled after it had finished");
         let response = match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))) {
             Ok(polled) => task::ready!(polled),
-            Err(_) => unmergeable(),
+            Err(_) => unmergeable(self.own),
         };
         let finished = self.inner.take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(finished)));

@@ -7,7 +7,7 @@ use http::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE
 use http::{HeaderMap, StatusCode, response};
 use tower::timeout::error::Elapsed;
 
-use super::MergeContext;
+use super::{MergeContext, UnusableResponse};
 use crate::body::{CollectError, Completeness};
 use crate::deadline::TimedOut;
 #[cfg(feature = "decompression")]
@@ -15,6 +15,7 @@ use crate::decompression::DecompressionError;
 use crate::error::{BoxError, ClientFault, Problem, cause_ref, write_json_str};
 use crate::fields::{MAX_FIELDS, MAX_HEAD, is_oversized};
 use crate::outcome::{BranchError, BranchId, Gather};
+use crate::rewrite::RewriteError;
 
 /// Whether a response can be answered with: it is a success, and its head is within the bounds of one that is passed on.
 pub(super) fn can_answer(status: StatusCode, headers: &HeaderMap) -> bool {
@@ -84,7 +85,7 @@ impl Failure {
     pub(super) fn status(head: &response::Parts) -> Self {
         let oversized = is_oversized(&head.headers, MAX_FIELDS, MAX_HEAD);
         if oversized && head.status.is_success() {
-            return Self::new("its head is over the bound");
+            return Self::new(OVERSIZED);
         }
         let told = match head.status {
             _ if oversized => None,
@@ -129,6 +130,9 @@ impl Failure {
                 let error = error.as_ref();
                 if is_timeout(error) {
                     return Self::late("timed out");
+                }
+                if is_unmade(error) {
+                    return Self::new("its request could not be made");
                 }
                 match cause_ref::<CollectError>(error) {
                     Some(CollectError::TooLarge { .. }) => Self::new("larger than its budget"),
@@ -196,6 +200,9 @@ fn why_broken(_: &(dyn Error + 'static)) -> &'static str {
     CUT_SHORT
 }
 
+/// Of a response whose head is not passed on.
+pub(super) const OVERSIZED: &str = "its head is over the bound";
+
 const CUT_SHORT: &str = "its body was cut short";
 
 /// Whether the cause of an error is that something took too long: one of our timeouts, Tower's, or the client's or the
@@ -209,6 +216,17 @@ pub(super) fn is_timeout(error: &(dyn Error + 'static)) -> bool {
     cause_ref::<TimedOut>(error).is_some()
         || cause_ref::<Elapsed>(error).is_some()
         || cause_ref::<std::io::Error>(error).is_some_and(timed_out)
+}
+
+/// Whether there was no request to send: a template without its parameter, or a URI that the client can't ask.
+fn is_unmade(error: &(dyn Error + 'static)) -> bool {
+    #[cfg(feature = "client")]
+    if cause_ref::<crate::client::ClientError>(error)
+        .is_some_and(|error| error.is_invalid_request())
+    {
+        return true;
+    }
+    cause_ref::<RewriteError>(error).is_some()
 }
 
 impl Ledger {
@@ -233,6 +251,9 @@ impl Ledger {
     }
 
     pub(super) fn failed(&mut self, branch: &BranchId, failure: Failure) {
+        self.cx.report_unusable(branch, || {
+            UnusableResponse::new(failure.as_status(), failure.reason.clone())
+        });
         self.entries[branch.index()].state = State::Failed(failure);
     }
 
@@ -242,9 +263,11 @@ impl Ledger {
                 self.fault.get_or_insert_with(|| fault.clone());
             }
         }
-        self.entries[branch.index()].state = match error {
-            BranchError::Skipped => State::Skipped,
-            error => State::Failed(Failure::of_error(error)),
+        self.entries[branch.index()].state = if let BranchError::Skipped = error {
+            State::Skipped
+        } else {
+            self.cx.report_failure(branch, error);
+            State::Failed(Failure::of_error(error))
         };
     }
 
@@ -303,9 +326,10 @@ impl Ledger {
             )
         };
         if self.entries.iter().any(present) || self.entries.iter().all(skipped) {
-            return Ok(match self.entries.iter().all(whole) {
-                true => Completeness::Complete,
-                false => Completeness::Incomplete,
+            return Ok(if self.entries.iter().all(whole) {
+                Completeness::Complete
+            } else {
+                Completeness::Incomplete
             });
         }
         Err(self.none("no branch answered"))
@@ -314,9 +338,10 @@ impl Ledger {
     /// The answer if no branch is of any use: 504 if all were late, else 502.
     pub(super) fn none(&self, detail: &'static str) -> Problem {
         let all_late = self.failures().all(|(_, failure)| failure.is_late());
-        let status = match all_late && self.failures().next().is_some() {
-            true => StatusCode::GATEWAY_TIMEOUT,
-            false => StatusCode::BAD_GATEWAY,
+        let status = if all_late && self.failures().next().is_some() {
+            StatusCode::GATEWAY_TIMEOUT
+        } else {
+            StatusCode::BAD_GATEWAY
         };
         let mut branches = vec![b'['];
         for (branch, failure) in self.failures() {

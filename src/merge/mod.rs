@@ -75,6 +75,11 @@
 //! Every answer carries `watershed-complete: true|false` and the extension [`Completeness`](crate::body::Completeness). A
 //! branch that says `false` of its own answer makes the whole incomplete.
 //!
+//! # Seeing why a branch failed
+//!
+//! An answer tells its caller little of what went wrong inside. [`MergeLayer::on_failure`] and
+//! [`PassthroughLayer::on_failure`] are given all that is known of it: the error of the branch, with the chain of its causes.
+//!
 //! # What the branches are asked
 //!
 //! A part of a representation, or none of it, can't be merged: `Range`, `If-*` and `Expect` are taken from the request, and
@@ -92,7 +97,9 @@ use http::{HeaderMap, Method};
 
 mod cache;
 mod collect;
+mod context;
 mod document;
+mod failure;
 mod first_success;
 mod json_merge;
 mod json_part;
@@ -105,17 +112,19 @@ mod splice;
 mod timing;
 mod union;
 
+pub use context::{Merge, MergeContext};
+pub use failure::UnusableResponse;
 pub use first_success::FirstSuccess;
 pub use json_merge::{Conflict, JsonMerge};
 pub use json_part::{JsonPart, JsonPartFuture, JsonPartLayer};
-pub use layer::{Merge, MergeContext, MergeFuture, MergeLayer, MergeService};
+pub use layer::{MergeFuture, MergeLayer, MergeService};
 pub use parts::{MergeParts, Part, merge_parts};
 pub use passthrough::{Passthrough, PassthroughFuture, PassthroughLayer};
 pub use quorum::Quorum;
 
 /// What a merge that reads the bodies takes from the request.
 fn strip_for_collection(method: &mut Method, headers: &mut HeaderMap) {
-    layer::strip_partial(headers);
+    context::strip_partial(headers);
     headers.remove(ACCEPT_ENCODING);
     if *method == Method::HEAD {
         *method = Method::GET;

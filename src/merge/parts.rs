@@ -9,10 +9,12 @@ use http::{HeaderMap, Method, Response};
 use http_body::Body;
 
 use super::collect::{Collector, arrival_index, next_batch};
+use super::layer::unmergeable;
 use super::ledger::Ledger;
 use super::{Merge, MergeContext, strip_for_collection};
-use crate::body::{Completeness, ResponseBody};
-use crate::error::BoxError;
+use crate::body::{Completeness, OwnAnswer, ResponseBody};
+use crate::error::{BoxError, discard};
+use crate::fields::{MAX_FIELDS, MAX_HEAD, is_oversized};
 use crate::outcome::{BranchError, BranchId, Gather};
 
 /// What one branch answered, its whole body included.
@@ -58,7 +60,8 @@ impl Part {
 ///
 /// Bodies are collected while the other branches run, each within [`max_bytes`](MergeParts::max_bytes). A fault of the
 /// client's (see [`MergeContext::client_fault`]) is answered before the closure is asked. What failures and missing parts
-/// mean is up to the closure. If its answer is a success and has no mark of [`Completeness`], it is complete if every part
+/// mean is up to the closure. An answer with a head of over 128 fields or 64 KiB is a fault of the closure's, as a panic is: it
+/// is answered with 500. If its answer is a success and has no mark of [`Completeness`], it is complete if every part
 /// is a success, complete itself, or was skipped.
 ///
 /// ```
@@ -176,11 +179,17 @@ where
         drop(collector);
         parts.sort_unstable_by_key(|part| part.branch.index());
         // A closure that does not say takes what it was given for granted: then so do we.
-        let completeness = match parts.iter().all(Part::is_whole) {
-            true => Completeness::Complete,
-            false => Completeness::Incomplete,
+        let completeness = if parts.iter().all(Part::is_whole) {
+            Completeness::Complete
+        } else {
+            Completeness::Incomplete
         };
-        let mut response = (self.closure)(cx, parts).await.map(ResponseBody::inner);
+        let response = (self.closure)(cx, parts).await;
+        if is_oversized(response.headers(), MAX_FIELDS, MAX_HEAD) {
+            discard(response);
+            return unmergeable(OwnAnswer::Whole);
+        }
+        let mut response = response.map(ResponseBody::inner);
         if response.extensions().get::<Completeness>().is_none() && response.status().is_success() {
             completeness.mark(&mut response);
         }

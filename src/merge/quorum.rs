@@ -11,7 +11,7 @@ use super::first_success::{answer, nobody, winner};
 use super::ledger::{Failure, Ledger, can_answer};
 use super::{Merge, MergeContext};
 use crate::body::{Completeness, ResponseBody};
-use crate::error::{BoxError, discard};
+use crate::error::{BoxError, BuildError, discard};
 use crate::outcome::{BranchError, Gather};
 
 /// Answers as soon as enough branches have succeeded (2xx), with the response of the first declared one among them.
@@ -40,10 +40,23 @@ impl Quorum {
     #[must_use]
     #[track_caller]
     pub fn of(branches: usize) -> Self {
-        assert!(branches > 0, "a quorum of zero would answer with nothing");
-        Self {
-            need: Need::Branches(branches),
+        BuildError::expect(Self::try_of(branches))
+    }
+
+    /// As [`of`](Self::of), for a number that is configured.
+    ///
+    /// # Errors
+    ///
+    /// If `branches` is zero.
+    pub fn try_of(branches: usize) -> Result<Self, BuildError> {
+        if branches == 0 {
+            return Err(BuildError::new(
+                "a quorum of zero would answer with nothing",
+            ));
         }
+        Ok(Self {
+            need: Need::Branches(branches),
+        })
     }
 
     /// More than half of the branches that the request is sent to have to succeed: those that their condition skips don't

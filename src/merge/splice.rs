@@ -39,9 +39,10 @@ impl Splice {
     }
 
     pub(crate) fn span(&mut self, source: &Source, range: Range<usize>) {
-        let frame = match source.copied {
-            true => Self::FRAME_OF_COPIED,
-            false => Self::FRAME,
+        let frame = if source.copied {
+            Self::FRAME_OF_COPIED
+        } else {
+            Self::FRAME
         };
         if range.len() < frame {
             self.text(&source.bytes[range]);
@@ -58,10 +59,12 @@ impl Splice {
 
     /// What a span of `source` of this length adds to what is copied.
     pub(crate) fn copies(source: &Source, len: usize) -> usize {
-        match source.copied {
-            true => len.min(Self::FRAME_OF_COPIED),
-            false if len < Self::FRAME => len,
-            false => 0,
+        if source.copied {
+            len.min(Self::FRAME_OF_COPIED)
+        } else if len < Self::FRAME {
+            len
+        } else {
+            0
         }
     }
 }

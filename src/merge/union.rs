@@ -136,10 +136,10 @@ impl<'a> Union<'a> {
                     Conflict::First if !same_part => entry.live = false,
                     _ => {
                         known.live = false;
-                        entry.under = match same_part {
-                            true => known.under,
-                            false if self.policy == Conflict::Deep => Some(*slot.get()),
-                            false => None,
+                        entry.under = if same_part {
+                            known.under
+                        } else {
+                            (self.policy == Conflict::Deep).then(|| *slot.get())
                         };
                         slot.insert(next);
                     }

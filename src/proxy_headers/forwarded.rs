@@ -112,9 +112,10 @@ pub(super) fn rewrite(
     let mut own = Hop {
         node: Node::Addr(addr),
         host: host.cloned(),
-        proto: Some(HeaderValue::from_static(match peer.is_tls() {
-            true => "https",
-            false => "http",
+        proto: Some(HeaderValue::from_static(if peer.is_tls() {
+            "https"
+        } else {
+            "http"
         })),
     };
     let believes_peer = trusted.believes(Some(addr), 0);

@@ -165,10 +165,11 @@ fn settle_host(parts: &mut request::Parts) -> Result<(), Refusal> {
     if parts.method == Method::CONNECT {
         // One with a scheme is for another protocol in a stream of HTTP/2 (RFC 8441 §4).
         let port = parts.uri.authority().and_then(uri::Authority::port_u16);
-        return match parts.uri.scheme().is_some() || port.is_some() {
-            true => Ok(()),
+        return if parts.uri.scheme().is_some() || port.is_some() {
+            Ok(())
+        } else {
             // RFC 9110 §9.3.6: there is none by default.
-            false => Err(bad_request("a CONNECT is for a host and a port")),
+            Err(bad_request("a CONNECT is for a host and a port"))
         };
     }
     let Some(path) = parts.uri.path_and_query().and_then(own_path) else {

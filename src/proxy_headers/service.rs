@@ -123,11 +123,10 @@ where
             response.map(ResponseBody::own)
         });
         // One that has no content says itself how long it would be.
-        Poll::Ready(Ok(
-            match *this.is_head && !response.body().is_end_stream() {
-                true => without_content(response),
-                false => response,
-            },
-        ))
+        Poll::Ready(Ok(if *this.is_head && !response.body().is_end_stream() {
+            without_content(response).map(ResponseBody::own)
+        } else {
+            response
+        }))
     }
 }

@@ -124,7 +124,7 @@ where
         if let Some(deadline) = clock.enforces() {
             deadline
                 .enforced()
-                .announce(start.request_mut().extensions_mut());
+                .put_in(start.request_mut().extensions_mut());
         }
         start.call()
     }

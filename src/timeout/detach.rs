@@ -243,7 +243,7 @@ where
         // What is enforced out here does not reach the task.
         let extensions = request.extensions_mut();
         match inherited {
-            Some(deadline) => deadline.announced().announce(extensions),
+            Some(deadline) => deadline.announced().put_in(extensions),
             None => drop(extensions.remove::<Deadline>()),
         }
         let (mut service, request) = start.take().expect("until it is called");

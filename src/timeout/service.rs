@@ -108,7 +108,7 @@ impl Prepare {
             *clock = Clock::start(limit, extensions.get().copied());
         }
         if let Some(deadline) = clock.enforces() {
-            deadline.enforced().announce(extensions);
+            deadline.enforced().put_in(extensions);
         }
         if let Some(core) = self.core.take() {
             let deadline = extensions.get::<Deadline>().copied();

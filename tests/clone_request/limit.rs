@@ -11,7 +11,7 @@ use watershed::clone_request::{CloneRequestLayer, TeeBody, TeeError};
 use watershed::error::ClientFault;
 
 use crate::common::{Got, fault, frames, readers};
-use crate::support::{Answer, Feed, Hand};
+use crate::support::{Answer, Feed, Hand, MS};
 
 async fn collect(body: TeeBody) -> Result<Bytes, TeeError> {
     body.collect()
@@ -109,4 +109,13 @@ async fn the_default_is_one_mebibyte() {
         service.clone().oneshot(request).await.unwrap();
         assert_eq!(inner.calls(), calls);
     }
+}
+
+#[test]
+fn a_window_of_zero_is_refused() {
+    let layer = CloneRequestLayer::new;
+    let error = layer().try_stream(0, MS).expect_err("refused");
+    assert_eq!(error.to_string(), "a window of zero would keep no frame");
+    assert!(std::panic::catch_unwind(|| layer().stream(0, MS)).is_err());
+    assert!(layer().try_stream(1, MS).is_ok());
 }

@@ -52,6 +52,25 @@ fn a_layer_refuses_the_same() {
     assert!(FanOutLayer::<tower::layer::util::Identity, ()>::try_new([]).is_err());
 }
 
+#[test]
+fn limits_of_zero_are_refused() {
+    let fan_out = || FanOut::new(named(["a"]));
+    let identity = tower::layer::util::Identity::new;
+    let layer = || FanOutLayer::new([Branch::<_, ()>::new("a", identity())]);
+    let width = "a width of zero would run no branch";
+    let in_flight = "a limit of zero would refuse every call";
+    let error = fan_out().try_width(0).expect_err("refused");
+    assert_eq!(error.to_string(), width);
+    let error = layer().try_width(0).expect_err("refused");
+    assert_eq!(error.to_string(), width);
+    let error = fan_out().try_max_in_flight(0).expect_err("refused");
+    assert_eq!(error.to_string(), in_flight);
+    let error = layer().try_max_in_flight(0).expect_err("refused");
+    assert_eq!(error.to_string(), in_flight);
+    assert!(fan_out().try_width(1).is_ok() && layer().try_width(1).is_ok());
+    assert!(fan_out().try_max_in_flight(1).is_ok() && layer().try_max_in_flight(1).is_ok());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_layer_keeps_names_conditions_and_settings() {
     let layer = FanOutLayer::new([

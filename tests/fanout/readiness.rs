@@ -237,3 +237,21 @@ async fn what_was_reserved_for_a_branch_that_is_dropped_is_free_again() {
     assert_eq!(outcome.branch.name(), "b");
     assert!(matches!(outcome.result, Err(BranchError::NotReady { .. })));
 }
+
+#[tokio::test(start_paused = true)]
+async fn with_no_time_at_all_a_service_is_ready_or_has_failed() {
+    let services = [Late::by(Duration::ZERO), Late::by(MS)];
+    let branches = services
+        .into_iter()
+        .enumerate()
+        .map(|(index, service)| Branch::new(index.to_string(), service));
+    let fan_out = FanOut::new(branches).ready_within(Duration::ZERO);
+    let start = Instant::now();
+    let results: Vec<_> = gather(&fan_out, ())
+        .map(|outcome| outcome.result.map_err(|error| error.to_string()))
+        .collect()
+        .await;
+    assert_eq!(results[1], Err("not ready within 0ns".to_owned()));
+    assert!(results[0].is_ok());
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}

@@ -338,6 +338,32 @@ async fn a_branch_that_fails_costs_its_own_part() {
     }
 }
 
+/// Who runs it sees why, who asks does not.
+#[tokio::test]
+async fn why_a_branch_failed_is_a_line_on_standard_error() {
+    let hangs = Backend::hangs();
+    for (failing, why) in [
+        (Backend::refuses(), "no connection could be made: "),
+        (Backend::json(SECRET), "it is not JSON"),
+        (status("503 Service Unavailable"), "status 503"),
+        (hangs, "not finished at the deadline"),
+    ] {
+        let a = Backend::json(A);
+        let mut gateway = pair(&a, &failing, &[("timeout", "300ms")]).await;
+        gateway.get("/x").await.incomplete(r#"{"a":{"a":1}}"#);
+        let line = gateway.stderr_line().await;
+        let told = line.strip_prefix("gateway: /x b: ");
+        let told = told.unwrap_or_else(|| panic!("{line}"));
+        assert!(told.starts_with(why), "{line}");
+        // With its cause, where there is one.
+        let cause = told.strip_prefix(why).unwrap_or_default();
+        assert_eq!(cause.contains("refused"), why.ends_with(": "), "{line}");
+        gateway.terminate();
+        assert_eq!(gateway.exited().await.code(), Some(0));
+        assert_eq!(gateway.stderr(), format!("{line}\n"));
+    }
+}
+
 // L09
 #[tokio::test]
 async fn a_late_branch_costs_its_own_part_at_the_deadline() {

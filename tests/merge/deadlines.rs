@@ -1,6 +1,7 @@
 //! A merge ends at its deadline, to the instant, and a late branch costs its own part only.
 
 use std::convert::Infallible;
+use std::panic::catch_unwind;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use watershed::clone_request::{CloneRequestLayer, TeeBody};
 use watershed::deadline::Deadline;
 use watershed::fanout::FanOut;
-use watershed::merge::{JsonMerge, MergeLayer};
+use watershed::merge::{JsonMerge, MergeLayer, PassthroughLayer};
 use watershed::outcome::Branch;
 use watershed::test_util::{Reply, Scripted};
 
@@ -233,10 +234,24 @@ async fn a_deadline_that_has_passed_asks_nobody() {
     ask(&stack(&layer, branches()), request)
         .await
         .assert_problem(504);
-    ask(&stack(&within(Duration::ZERO), branches()), get("/"))
-        .await
-        .assert_problem(504);
     assert_eq!(backend.started(), 0);
+}
+
+#[test]
+fn a_limit_of_zero_is_refused() {
+    let why = "a limit of zero would answer every call";
+    let merge = MergeLayer::new(JsonMerge::object());
+    let error = merge.clone().try_within(Duration::ZERO);
+    assert_eq!(error.expect_err("refused").to_string(), why);
+    let passthrough = PassthroughLayer::new();
+    let error = passthrough.clone().try_within(Duration::ZERO);
+    assert_eq!(error.expect_err("refused").to_string(), why);
+    assert!(catch_unwind(|| within(Duration::ZERO)).is_err());
+    assert!(catch_unwind(|| PassthroughLayer::new().within(Duration::ZERO)).is_err());
+    for limit in [Duration::from_nanos(1), Duration::MAX] {
+        assert!(merge.clone().try_within(limit).is_ok());
+        assert!(passthrough.clone().try_within(limit).is_ok());
+    }
 }
 
 // T08

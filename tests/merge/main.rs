@@ -3,7 +3,9 @@
 mod bodies;
 mod common;
 mod deadlines;
+mod failures;
 mod fault;
+mod head_requests;
 mod heads;
 mod leaving;
 mod parts;

@@ -1,7 +1,7 @@
 //! A closure over collected parts.
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{Empty, Full};
 use watershed::body::Completeness;
 use watershed::merge::{MergeLayer, merge_parts};
@@ -173,6 +173,28 @@ async fn a_closure_that_panics_is_the_failure_of_its_call_alone() {
         answer.assert_problem(500);
         assert!(!answer.complete() && !answer.body.contains("s3cret"));
         assert_eq!(ask(&service, get("/")).await.body, "body");
+    }
+}
+
+// B20
+#[tokio::test]
+async fn the_head_of_the_closures_answer_is_bounded() {
+    for (fields, length, fits) in [(128, 1, true), (129, 1, false), (1, 64 * 1024, false)] {
+        let merge = merge_parts(move |_, _| async move {
+            let mut response = Response::new(Full::new(Bytes::from("body")));
+            for _ in 0..fields {
+                let value = HeaderValue::try_from("v".repeat(length)).unwrap();
+                response.headers_mut().append("x-field", value);
+            }
+            response
+        });
+        let answer = ask(&merged(merge, [optional("x", a())]), get("/")).await;
+        if fits {
+            assert_eq!((answer.status, &*answer.body), (200, "body"));
+        } else {
+            answer.assert_problem(500);
+            assert!(!answer.complete());
+        }
     }
 }
 

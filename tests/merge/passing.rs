@@ -1,16 +1,19 @@
 //! One service, passed through untouched.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
-use http_body::Body;
-use http_body_util::{BodyExt, Empty, Full};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use tokio::time::{Instant, advance};
 use tokio_test::{assert_pending, assert_ready, task};
-use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use watershed::body::ResponseBody;
 use watershed::deadline::{Deadline, Phase, TimedOut};
 use watershed::error::{BoxError, ClientFault};
@@ -18,7 +21,7 @@ use watershed::merge::PassthroughLayer;
 use watershed::test_util::{Reply, Scripted};
 use watershed::timeout::ClientTimeoutLayer;
 
-use crate::support::{Answer, FedBody, Feed, Hand, MS, ask, get, post};
+use crate::support::{Answer, Bomb, FedBody, Feed, Hand, MS, ask, get, post};
 
 type Sent = Request<Full<Bytes>>;
 
@@ -263,4 +266,177 @@ async fn dropping_the_call_drops_the_inner_one() {
     assert_pending!(call.poll());
     drop(call);
     assert_eq!(backend.dropped(), 1);
+}
+
+// T10
+#[tokio::test(start_paused = true)]
+async fn a_call_that_comes_too_late_is_not_made() {
+    for ago in [Duration::ZERO, MS] {
+        let backend = Scripted::reply(Reply::status(200));
+        let mut request = post("/", "");
+        request
+            .extensions_mut()
+            .insert(Deadline::after(Duration::ZERO));
+        advance(ago).await;
+        ask(&over(backend.clone()), request)
+            .await
+            .assert_problem(504);
+        assert_eq!(backend.started(), 0);
+    }
+    // Nor is one that has waited too long for its service.
+    let backend = Scripted::reply(Reply::status(200)).ready_after(10 * MS);
+    let layer = PassthroughLayer::new().within(10 * MS);
+    ask(&layer.layer(backend.clone()), get("/"))
+        .await
+        .assert_problem(504);
+    assert_eq!(backend.started(), 0);
+    // Who enforces it outside answers.
+    let backend = Scripted::reply(Reply::status(200));
+    let mut request = post("/", "");
+    let deadline = Deadline::after(Duration::ZERO).enforced();
+    request.extensions_mut().insert(deadline);
+    assert_eq!(ask(&over(backend), request).await.status, 200);
+}
+
+/// A service that panics at one place.
+struct Panics(Place);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Clone,
+    Ready,
+    Call,
+    Poll,
+    /// As its future is dropped, finished or not.
+    Finished,
+    Late,
+}
+
+impl Panics {
+    fn at(&self, place: Place) {
+        assert!(self.0 != place, "s3cret");
+    }
+}
+
+impl Clone for Panics {
+    fn clone(&self) -> Self {
+        self.at(Place::Clone);
+        Self(self.0)
+    }
+}
+
+impl Service<Sent> for Panics {
+    type Response = Response<Empty<Bytes>>;
+    type Error = BoxError;
+    type Future = PanicsFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.at(Place::Ready);
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Sent) -> PanicsFuture {
+        self.at(Place::Call);
+        let on_its_way_out = matches!(self.0, Place::Finished | Place::Late);
+        PanicsFuture {
+            service: Self(self.0),
+            _bomb: on_its_way_out.then(|| Bomb("s3cret")),
+        }
+    }
+}
+
+struct PanicsFuture {
+    service: Panics,
+    _bomb: Option<Bomb>,
+}
+
+impl Future for PanicsFuture {
+    type Output = Result<Response<Empty<Bytes>>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        self.service.at(Place::Poll);
+        match self.service.0 {
+            Place::Late => Poll::Pending,
+            _ => Poll::Ready(Ok(Response::default())),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_backend_is_an_answer_as_well() {
+    let layer = PassthroughLayer::new().within(10 * MS);
+    for (place, status) in [
+        (Place::Clone, 502),
+        (Place::Ready, 502),
+        (Place::Call, 502),
+        (Place::Poll, 502),
+        // It is late, or has answered, whatever it does then.
+        (Place::Late, 504),
+        (Place::Finished, 200),
+    ] {
+        let call = layer.layer(Panics(place)).call(post("/", ""));
+        let answer = Answer::read(call.await.expect("infallible")).await;
+        assert_eq!(answer.status, status, "{place:?}");
+        assert!(!answer.body.contains("s3cret"));
+        if status != 200 {
+            answer.assert_problem(status);
+        }
+    }
+}
+
+/// Its head is out: whoever reads the body has to know that there is no more of it.
+#[tokio::test]
+async fn a_panic_of_a_body_goes_on_to_its_reader() {
+    let body = StreamBody::new(futures_util::stream::poll_fn(
+        |_| -> Poll<Option<Result<Frame<Bytes>, BoxError>>> { panic!("s3cret") },
+    ));
+    let backend = Hand::new();
+    backend.finish(Response::new(body));
+    let response = over(backend).oneshot(get("/")).await.unwrap();
+    let mut body = response.into_body();
+    let read = tokio::spawn(async move { body.frame().await.is_some() });
+    assert!(read.await.expect_err("a panic").is_panic());
+}
+
+/// Of just so many fields, and of so many bytes of them.
+fn head_of(fields: usize, bytes: usize) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for index in 0..fields {
+        let name: HeaderName = format!("x-{index:0>6}").parse().expect("a name");
+        let rest = if index == 0 { bytes - 8 * fields } else { 0 };
+        let value = "v".repeat(rest).try_into().expect("a value");
+        headers.append(name, value);
+    }
+    headers
+}
+
+// B20
+#[tokio::test]
+async fn the_head_of_an_answer_is_bounded() {
+    for (fields, bytes, fits) in [
+        (128, 64 * 1024, true),
+        (129, 2_000, false),
+        (1, 64 * 1024 + 1, false),
+    ] {
+        for status in [200, 404] {
+            let backend = Hand::new();
+            let mut response = Response::new(Empty::<Bytes>::new());
+            *response.status_mut() = status.try_into().expect("a status");
+            *response.headers_mut() = head_of(fields, bytes);
+            backend.finish(response);
+            let answer = ask(&over(backend), get("/")).await;
+            if fits {
+                assert_eq!((answer.status, answer.headers.len()), (status, fields));
+            } else {
+                answer.assert_problem(502);
+            }
+        }
+    }
+    let backend = Hand::new();
+    let mut response = Response::new(Empty::<Bytes>::new());
+    *response.headers_mut() = head_of(300, 100_000);
+    backend.finish(response);
+    let layer = PassthroughLayer::new().max_response_head(300, 100_000);
+    let answer = ask(&layer.layer(backend), get("/")).await;
+    assert_eq!((answer.status, answer.headers.len()), (200, 300));
 }

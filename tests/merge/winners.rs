@@ -494,5 +494,6 @@ async fn a_quorum_of_more_branches_than_are_asked_is_not_reached() {
 #[test]
 #[should_panic(expected = "a quorum of zero")]
 fn a_quorum_of_zero_is_refused() {
+    assert!(Quorum::try_of(0).is_err() && Quorum::try_of(1).is_ok());
     let _ = Quorum::of(0);
 }
