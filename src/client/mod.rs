@@ -57,8 +57,9 @@
 //! * **Time.** Only [connecting](ClientBuilder::connect_timeout) is bounded here. How long an answer may take is for a timeout
 //!   layer around the client, or the deadline of the gather that it is a branch of.
 //! * **Header fields** pass as they are, but for a `Host` where HTTP/1.1 needs one and there is none. Taking off what belongs
-//!   to one hop only, and choosing the `Host`, is for the layers outside. A response head of over 100 fields is refused over
-//!   HTTP/1.1.
+//!   to one hop only, and choosing the `Host`, is for the layers outside. The head of a response may have
+//!   [100 fields](ClientBuilder::max_response_fields) over HTTP/1.1, and
+//!   [64 KiB](ClientBuilder::max_response_head_bytes) over HTTP/2.
 //! * **The length of a request** is what its body says. A `Content-Length` of something else, left over from another body, is
 //!   put right, because a server would take the next request for the rest of this one. If only the head knows a length, a body
 //!   that is longer or shorter fails the call.

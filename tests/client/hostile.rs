@@ -73,32 +73,6 @@ async fn heads_that_are_not_http_are_an_error() {
     }
 }
 
-// B20
-#[tokio::test]
-async fn a_head_of_101_fields_is_an_error() {
-    let fields = |count: usize| {
-        (1..count)
-            .map(|field| format!("x-{field}: 1\r\n"))
-            .collect::<String>()
-    };
-    let head = |count| {
-        format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{}\r\n",
-            fields(count)
-        )
-    };
-    let error = error_of(head(101)).await;
-    assert!(error.is_malformed(), "{error:?}");
-
-    let server = Server::bind().await;
-    let client = client();
-    let (result, _peer) = tokio::join!(
-        call(&client, get(&server.uri("/"))),
-        server.answer(head(100))
-    );
-    assert_eq!(result.unwrap().headers().len(), 100);
-}
-
 #[tokio::test]
 async fn an_endless_head_is_an_error() {
     let server = Server::bind().await;

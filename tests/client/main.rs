@@ -8,6 +8,7 @@ mod common;
 mod connecting;
 mod early_answers;
 mod hostile;
+mod large_heads;
 mod ordinary;
 mod pool;
 mod request_bodies;
