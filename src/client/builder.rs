@@ -14,6 +14,9 @@ use crate::error::{BoxError, BuildError};
 /// As good as for ever: what is longer is not timed, because the pool adds it to the clock's now.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
+/// How long an HTTP/2 server may take to say that it is still there.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// As many fields as hyper reads of an HTTP/1.1 head without an allocation for them.
 const HYPER_FIELDS: usize = 100;
 
@@ -26,6 +29,7 @@ pub struct ClientBuilder {
     max_response_fields: usize,
     max_response_head_bytes: u32,
     http2_only: bool,
+    http2_keep_alive: Option<Duration>,
     #[cfg(feature = "tls")]
     roots: super::tls::Roots,
 }
@@ -41,6 +45,7 @@ impl ClientBuilder {
             max_response_fields: HYPER_FIELDS,
             max_response_head_bytes: 64 * 1024,
             http2_only: false,
+            http2_keep_alive: None,
             #[cfg(feature = "tls")]
             roots: super::tls::Roots::default(),
         }
@@ -96,6 +101,16 @@ impl ClientBuilder {
         self
     }
 
+    /// Asks the server of an HTTP/2 connection every `interval` whether it is still there, as long as a call on it waits.
+    /// Default: never. If it doesn't say so within ten seconds, those calls fail, and the next one makes a new connection:
+    /// without it, one that has vanished holds the calls to its host until the kernel gives up. Servers may close connections
+    /// that ask too often; gRPC's want five minutes, unless they are told otherwise. `Duration::MAX` is never.
+    #[must_use]
+    pub fn http2_keep_alive_interval(mut self, interval: Duration) -> Self {
+        self.http2_keep_alive = (interval < FOR_EVER).then_some(interval);
+        self
+    }
+
     /// Trusts the certificates in `pem`, one or several, in addition to the bundled roots of Mozilla's list. If it can't be
     /// read, [`try_build`](Self::try_build) says so.
     #[cfg(feature = "tls")]
@@ -125,7 +140,7 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// If the connect timeout or a bound of the response's head is zero, or what was given as a root is not a PEM certificate.
+    /// If the connect timeout, the keep-alive interval or a bound of the response's head is zero, or what was given as a root is not a PEM certificate.
     pub fn try_build<B>(self) -> Result<Client<B>, BuildError>
     where
         B: Body + Send + Unpin + 'static,
@@ -140,6 +155,14 @@ impl ClientBuilder {
         if self.max_response_fields == 0 || self.max_response_head_bytes == 0 {
             return Err(BuildError::new(
                 "a response head of zero fields or bytes would fail every call",
+            ));
+        }
+        if self
+            .http2_keep_alive
+            .is_some_and(|interval| interval.is_zero())
+        {
+            return Err(BuildError::new(
+                "a keep-alive interval of zero would ask without a pause",
             ));
         }
         let protocol = if self.http2_only {
@@ -165,6 +188,12 @@ impl ClientBuilder {
             .pool_idle_timeout(idle_timeout)
             .pool_max_idle_per_host(max_idle)
             .http2_max_header_list_size(header_list);
+        if let Some(interval) = self.http2_keep_alive {
+            client
+                .timer(TokioTimer::new())
+                .http2_keep_alive_interval(interval)
+                .http2_keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        }
         if self.max_response_fields != HYPER_FIELDS {
             client.http1_max_headers(self.max_response_fields);
         }

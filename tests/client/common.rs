@@ -24,6 +24,13 @@ pub(crate) async fn within<F: Future>(future: F) -> F::Output {
         .expect("it did not come in time")
 }
 
+/// Turns the clock while the test runs on real time, as it has to with sockets.
+pub(crate) async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
 /// A server that says what it is told to, byte for byte.
 pub(crate) struct Server {
     pub(crate) listener: TcpListener,

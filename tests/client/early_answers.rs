@@ -16,7 +16,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use watershed::client::{Client, ClientBody};
 
-use crate::common::{Peer, Server, call, read, within};
+use crate::common::{Peer, Server, call, pass, read, within};
 
 type Upload = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -37,13 +37,6 @@ fn half(uri: &str) -> (mpsc::Sender<&'static str>, Request<Upload>) {
         .body(StreamBody::new(frames).boxed_unsync())
         .unwrap();
     (sender, request)
-}
-
-/// Turns the clock while the test runs on real time, as it has to with sockets.
-async fn pass(time: Duration) {
-    tokio::time::pause();
-    tokio::time::advance(time).await;
-    tokio::time::resume();
 }
 
 async fn bytes(peer: &mut Peer, expected: &str) {

@@ -8,6 +8,7 @@ mod common;
 mod connecting;
 mod early_answers;
 mod hostile;
+mod keep_alive;
 mod large_heads;
 mod ordinary;
 mod pool;
