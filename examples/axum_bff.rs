@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::extract::{ConnectInfo, Path, Query, RawPathParams, Request};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, get_service};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -51,7 +51,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let app = Router::new()
         .route("/health", get(|| async { "ok" }))
-        .route_service("/dashboard/{id}", dashboard)
+        // Not `route_service`: that lets every method through to the backends.
+        .route("/dashboard/{id}", get_service(dashboard))
         // The backends learn for whom we ask, and from nobody else.
         .layer(ProxyHeadersLayer::new().peer_from(|extensions| {
             let ConnectInfo(peer) = extensions.get::<ConnectInfo<SocketAddr>>()?;

@@ -34,6 +34,12 @@ async fn the_dashboard_stands_beside_ordinary_routes() {
         escape.starts_with("HTTP/1.1 400 Bad Request\r\n"),
         "{escape}"
     );
+    // Not for the backends: they would be asked to delete something.
+    let delete = ask(&address, "DELETE /dashboard/7 HTTP/1.1\r\n").await;
+    assert!(
+        delete.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"),
+        "{delete}"
+    );
     let unknown = get(&address, "/nowhere").await;
     assert!(
         unknown.starts_with("HTTP/1.1 404 Not Found\r\n"),
