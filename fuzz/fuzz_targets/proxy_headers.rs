@@ -736,7 +736,9 @@ fn layer(setup: &Setup) -> ProxyHeadersLayer {
         layer = layer.via("front");
     }
     if let (Some(fields), Some(bytes)) = (setup.max_fields, setup.max_head) {
-        layer = layer.max_response_head(fields.into(), bytes.into());
+        layer = layer
+            .max_response_fields(fields.into())
+            .max_response_head_bytes(bytes.into());
     }
     layer
 }

@@ -210,11 +210,18 @@ impl ProxyHeadersLayer {
         Ok(self)
     }
 
-    /// The most fields of a response, and the most bytes of their names and values. One with more is answered with 502.
-    /// Default: 128 fields, 64 KiB. No more than 24 000 fields can be passed back.
+    /// The most fields of a response. One with more is answered with 502. Default: 128; no more than 24 000 can be passed
+    /// back.
     #[must_use]
-    pub fn max_response_head(mut self, fields: usize, bytes: usize) -> Self {
+    pub fn max_response_fields(mut self, fields: usize) -> Self {
         self.config.max_fields = fields.min(MAX_NAMES);
+        self
+    }
+
+    /// The most bytes of the names and values of a response's fields. A response with more is answered with 502. Default:
+    /// 64 KiB.
+    #[must_use]
+    pub fn max_response_head_bytes(mut self, bytes: usize) -> Self {
         self.config.max_head = bytes;
         self
     }

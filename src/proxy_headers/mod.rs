@@ -56,8 +56,8 @@
 //!
 //! # Responses
 //!
-//! The fields of the connection go, trailers are held to the same rule, and the head is within its
-//! [bound](ProxyHeadersLayer::max_response_head). A `101` passes if it is to a protocol that the request asked for and
+//! The fields of the connection are removed, trailers are held to the same rule, and the head is within its bounds
+//! ([fields](ProxyHeadersLayer::max_response_fields), [bytes](ProxyHeadersLayer::max_response_head_bytes)). A `101` passes if it is to a protocol that the request asked for and
 //! [may](ProxyHeadersLayer::allow_upgrade); connecting the two ends is up to the server, as the example `hyper_proxy`
 //! shows.
 //!
