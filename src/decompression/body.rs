@@ -192,7 +192,7 @@ where
         }
     }
 
-    /// Of the compressed length nothing follows.
+    /// The compressed length says nothing about the decoded one.
     fn size_hint(&self) -> SizeHint {
         match self.state {
             State::Plain => self.inner.size_hint(),
