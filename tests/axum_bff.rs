@@ -5,7 +5,7 @@ mod example;
 
 use tokio::net::TcpStream;
 
-use example::{ask, start, terminate, within};
+use example::{ask, check_manners, start, terminate, within};
 
 async fn get(address: &str, path: &str) -> String {
     ask(address, &format!("GET {path} HTTP/1.1\r\n")).await
@@ -54,4 +54,9 @@ async fn it_stops_when_it_is_told_to() {
     let status = within(child.wait()).await.expect("it ends");
     assert!(status.success(), "{status}");
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn it_says_what_is_wrong_with_its_argument() {
+    check_manners("axum_bff").await;
 }
