@@ -28,7 +28,7 @@ use watershed::timeout::ClientTimeoutLayer;
 
 /// A backend for a frontend: an axum app with a watershed stack as one of its routes.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "axum_bff", version)]
 struct Args {
     /// Where to listen; port 0 takes a free one
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:3000")]

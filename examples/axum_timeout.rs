@@ -27,7 +27,7 @@ const WAIT: HeaderName = HeaderName::from_static("x-wait-ms");
 
 /// An axum app whose routes answer in time.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "axum_timeout", version)]
 struct Args {
     /// Where to listen; port 0 takes a free one
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:3000")]

@@ -54,6 +54,9 @@ pub(crate) async fn check_manners(example: &str) {
     let (code, help, _) = run(example, "--help").await;
     assert_eq!(code, Some(0));
     assert!(help.contains("[default: 127.0.0.1:3000]"), "{help}");
+    let (code, version, _) = run(example, "--version").await;
+    let said = format!("{example} {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!((code, version), (Some(0), said));
     let (code, _, wrong) = run(example, "nonsense").await;
     assert_eq!(code, Some(2));
     assert!(wrong.contains("invalid value 'nonsense'"), "{wrong}");
