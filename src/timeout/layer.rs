@@ -38,8 +38,9 @@ pub enum Scope {
     #[default]
     Head,
     /// The head and all of the body, by the same instant. A body that is not over then ends with [`TimedOut`], which the
-    /// client sees as one that was cut short. One that says how long it is, and whose rest is there when its reader first
-    /// looks after that instant, all of it, was finished in time, and may be read out: up to 64 MiB in 65 536 frames.
+    /// client sees as one that was cut short. But if its length is known, and at the first poll after that instant all that
+    /// is left is available without waiting, it counts as finished in time and may be read at leisure: up to 64 MiB in
+    /// 65 536 frames.
     HeadAndBody,
 }
 
