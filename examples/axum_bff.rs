@@ -3,14 +3,17 @@
 //! `cargo run --example axum_bff`, then `curl -i http://127.0.0.1:3000/dashboard/7`. Another address can be given as an
 //! argument. The backends run in the same process, on a port of their own.
 
+use std::io;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Path, Query, RawPathParams, Request};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::routing::{get, get_service};
+use axum::{BoxError, Json, Router};
+use clap::Parser;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
@@ -23,9 +26,27 @@ use watershed::proxy_headers::{Peer, ProxyHeadersLayer};
 use watershed::rewrite::{PathParams, RewriteLayer, UriTemplate};
 use watershed::timeout::ClientTimeoutLayer;
 
+/// A backend for a frontend: an axum app with a watershed stack as one of its routes.
+#[derive(Parser)]
+#[command(name = "axum_bff", version)]
+struct Args {
+    /// Where to listen; port 0 takes a free one
+    #[arg(value_name = "ADDR", default_value = "127.0.0.1:3000")]
+    listen: SocketAddr,
+}
+
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let listen = std::env::args().nth(1).unwrap_or("127.0.0.1:3000".into());
+async fn main() -> ExitCode {
+    let Args { listen } = Args::parse();
+    if let Err(error) = run(listen).await {
+        eprintln!("axum_bff: {error}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+async fn run(listen: SocketAddr) -> Result<(), BoxError> {
+    let terminated = terminated()?;
     let backends = start_backends().await?;
 
     let client = Client::<TeeBody>::new();
@@ -51,19 +72,21 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let app = Router::new()
         .route("/health", get(|| async { "ok" }))
-        .route_service("/dashboard/{id}", dashboard)
+        // Not `route_service`: that lets every method through to the backends.
+        .route("/dashboard/{id}", get_service(dashboard))
         // The backends learn for whom we ask, and from nobody else.
         .layer(ProxyHeadersLayer::new().peer_from(|extensions| {
             let ConnectInfo(peer) = extensions.get::<ConnectInfo<SocketAddr>>()?;
             Some(Peer::new(*peer))
         }));
-    let listener = TcpListener::bind(listen).await?;
+    let listener = TcpListener::bind(listen).await;
+    let listener = listener.map_err(|error| format!("{listen}: {error}"))?;
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(
         listener,
         app.into_make_service_with_connect_info::<SocketAddr>(),
     )
-    .with_graceful_shutdown(terminated())
+    .with_graceful_shutdown(terminated)
     .await?;
     Ok(())
 }
@@ -77,17 +100,26 @@ async fn hand_over(params: RawPathParams, mut request: Request, next: Next) -> R
 }
 
 /// Resolves at SIGTERM or Ctrl-C; open requests then finish.
-async fn terminated() {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .expect("signals can be listened to");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
+#[cfg(unix)]
+fn terminated() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn terminated() -> io::Result<impl Future<Output = ()>> {
+    Ok(async { drop(tokio::signal::ctrl_c().await) })
 }
 
 /// The services behind it, which would be somebody else's.
-async fn start_backends() -> std::io::Result<SocketAddr> {
+async fn start_backends() -> io::Result<SocketAddr> {
     #[derive(serde::Deserialize)]
     struct Of {
         user: String,

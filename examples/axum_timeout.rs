@@ -2,6 +2,9 @@
 //!
 //! `cargo run --example axum_timeout`, then the lines that it prints. Another address can be given as an argument.
 
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::extract::{Extension, Request};
@@ -10,6 +13,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{BoxError, Router};
+use clap::Parser;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tower::ServiceBuilder;
@@ -21,9 +25,27 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CACHE: HeaderName = HeaderName::from_static("x-cache");
 const WAIT: HeaderName = HeaderName::from_static("x-wait-ms");
 
+/// An axum app whose routes answer in time.
+#[derive(Parser)]
+#[command(name = "axum_timeout", version)]
+struct Args {
+    /// Where to listen; port 0 takes a free one
+    #[arg(value_name = "ADDR", default_value = "127.0.0.1:3000")]
+    listen: SocketAddr,
+}
+
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
-    let listen = std::env::args().nth(1).unwrap_or("127.0.0.1:3000".into());
+async fn main() -> ExitCode {
+    let Args { listen } = Args::parse();
+    if let Err(error) = run(listen).await {
+        eprintln!("axum_timeout: {error}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+async fn run(listen: SocketAddr) -> Result<(), BoxError> {
+    let terminated = terminated()?;
     let background = Background::new(64);
 
     let timeout = TimeoutLayer::new(Duration::from_secs(1))
@@ -57,7 +79,8 @@ async fn main() -> Result<(), BoxError> {
                 .layer(middleware::from_fn(say_served_by)),
         );
 
-    let listener = TcpListener::bind(listen).await?;
+    let listener = TcpListener::bind(listen).await;
+    let listener = listener.map_err(|error| format!("{listen}: {error}"))?;
     let address = listener.local_addr()?;
     println!("listening on http://{address}");
     println!("  curl -i http://{address}/quick");
@@ -65,7 +88,7 @@ async fn main() -> Result<(), BoxError> {
     println!("  curl -i -H 'x-wait-ms: 200' http://{address}/slow");
     println!("  curl -i -X POST http://{address}/order");
     axum::serve(listener, app)
-        .with_graceful_shutdown(terminated())
+        .with_graceful_shutdown(terminated)
         .await?;
     // What was detached gets its time as well.
     let unfinished = background.shutdown(Duration::from_secs(10)).await;
@@ -116,11 +139,20 @@ async fn say_served_by(request: Request, next: Next) -> Response {
 }
 
 /// Resolves at SIGTERM or Ctrl-C; open requests then finish.
-async fn terminated() {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .expect("signals can be listened to");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
+#[cfg(unix)]
+fn terminated() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn terminated() -> io::Result<impl Future<Output = ()>> {
+    Ok(async { drop(tokio::signal::ctrl_c().await) })
 }

@@ -80,6 +80,8 @@ impl fmt::Debug for PathParams {
 }
 
 /// The connection that a request came by, as an extension of the request: from where, and whether over TLS.
+///
+/// A server on a Unix socket has no address to give: whoever connects there is on this machine, so it says loopback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Peer {
     addr: SocketAddr,

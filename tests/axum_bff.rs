@@ -5,7 +5,7 @@ mod example;
 
 use tokio::net::TcpStream;
 
-use example::{ask, start, terminate, within};
+use example::{ask, check_manners, start, terminate, within};
 
 async fn get(address: &str, path: &str) -> String {
     ask(address, &format!("GET {path} HTTP/1.1\r\n")).await
@@ -34,6 +34,12 @@ async fn the_dashboard_stands_beside_ordinary_routes() {
         escape.starts_with("HTTP/1.1 400 Bad Request\r\n"),
         "{escape}"
     );
+    // Not for the backends: they would be asked to delete something.
+    let delete = ask(&address, "DELETE /dashboard/7 HTTP/1.1\r\n").await;
+    assert!(
+        delete.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"),
+        "{delete}"
+    );
     let unknown = get(&address, "/nowhere").await;
     assert!(
         unknown.starts_with("HTTP/1.1 404 Not Found\r\n"),
@@ -48,4 +54,9 @@ async fn it_stops_when_it_is_told_to() {
     let status = within(child.wait()).await.expect("it ends");
     assert!(status.success(), "{status}");
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn it_says_what_is_wrong_with_its_argument() {
+    check_manners("axum_bff").await;
 }

@@ -5,7 +5,7 @@ mod example;
 
 use tokio::io::AsyncReadExt;
 
-use example::{ask, start, terminate, within};
+use example::{ask, check_manners, start, terminate, within};
 
 /// The value of a field in an answer.
 fn field<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
@@ -62,4 +62,9 @@ async fn an_order_that_was_begun_is_finished_before_it_stops() {
     assert!(late.lines().any(|line| line == "late: 200 OK"), "{late}");
     let status = within(child.wait()).await.expect("it ends");
     assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn it_says_what_is_wrong_with_its_argument() {
+    check_manners("axum_timeout").await;
 }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, Command};
+use http::HeaderName;
 use watershed::merge::Conflict;
 use watershed::rewrite::UriTemplate;
 
@@ -29,6 +30,7 @@ pub(crate) struct Route {
     pub(crate) timeout: Duration,
     pub(crate) conflict: Conflict,
     pub(crate) max_response_body: usize,
+    pub(crate) deadline_field: Option<HeaderName>,
 }
 
 #[derive(Debug)]
@@ -38,6 +40,7 @@ pub(crate) struct Branch {
     pub(crate) timeout: Option<Duration>,
     pub(crate) required: bool,
     pub(crate) credentials: bool,
+    pub(crate) decompress: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +76,7 @@ fn wrong(flag: &str, value: &str, why: impl fmt::Display) -> UsageError {
 }
 
 /// Global flags, then those of a route: name, value, help.
-const FLAGS: [(&str, &str, &str); 12] = [
+const FLAGS: [(&str, &str, &str); 14] = [
     (
         "listen",
         "ADDR",
@@ -115,6 +118,16 @@ const FLAGS: [(&str, &str, &str); 12] = [
         "credentials",
         "NAME",
         "this branch gets the caller's Authorization and Cookie",
+    ),
+    (
+        "decompress",
+        "NAME",
+        "this branch may answer in gzip or deflate (needs the feature decompression)",
+    ),
+    (
+        "deadline-field",
+        "FIELD",
+        "where the caller says how many milliseconds it waits, and each backend is told what is left",
     ),
     (
         "conflict",
@@ -269,6 +282,8 @@ struct RouteFlags<'a> {
     branch_timeouts: Vec<(&'a str, Duration)>,
     required: Vec<&'a str>,
     credentials: Vec<&'a str>,
+    decompress: Vec<&'a str>,
+    deadline_field: Once<HeaderName>,
     merge: Once<Merge>,
     timeout: Once<Duration>,
     conflict: Once<Conflict>,
@@ -283,6 +298,8 @@ impl<'a> RouteFlags<'a> {
             branch_timeouts: Vec::new(),
             required: Vec::new(),
             credentials: Vec::new(),
+            decompress: Vec::new(),
+            deadline_field: Once::new("deadline-field"),
             merge: Once::new("merge"),
             timeout: Once::new("timeout"),
             conflict: Once::new("conflict"),
@@ -313,6 +330,21 @@ impl<'a> RouteFlags<'a> {
             }
             "require" => self.required.push(value),
             "credentials" => self.credentials.push(value),
+            "decompress" if !cfg!(feature = "decompression") => {
+                return Err(wrong(flag, value, "it needs the feature decompression"));
+            }
+            "decompress" => self.decompress.push(value),
+            "deadline-field" => {
+                let name = value.parse().map_err(|error| wrong(flag, value, error));
+                let name = name.and_then(|name: HeaderName| {
+                    // Not `Content-Length`, for one.
+                    match name.as_str().starts_with("x-") {
+                        true => Ok(name),
+                        false => Err(wrong(flag, value, "its name has to begin with x-")),
+                    }
+                });
+                self.deadline_field.set(value, name)?;
+            }
             "merge" => self.merge.set(
                 value,
                 match value {
@@ -360,7 +392,8 @@ impl<'a> RouteFlags<'a> {
             .map(|(name, _)| ("branch-timeout", *name));
         let required = self.required.iter().map(|name| ("require", *name));
         let trusted = self.credentials.iter().map(|name| ("credentials", *name));
-        for (flag, name) in timed.chain(required).chain(trusted) {
+        let decoded = self.decompress.iter().map(|name| ("decompress", *name));
+        for (flag, name) in timed.chain(required).chain(trusted).chain(decoded) {
             if !known(name) {
                 return Err(wrong(
                     flag,
@@ -393,6 +426,7 @@ impl<'a> RouteFlags<'a> {
                     .find_map(|(branch, time)| (branch == name).then_some(*time)),
                 required: self.required.contains(name),
                 credentials: self.credentials.contains(name),
+                decompress: self.decompress.contains(name),
             })
         });
         Ok(Route {
@@ -402,6 +436,7 @@ impl<'a> RouteFlags<'a> {
             timeout: self.timeout.value.unwrap_or(Duration::from_secs(2)),
             conflict: self.conflict.value.unwrap_or_default(),
             max_response_body: self.max_response_body.value.unwrap_or(1 << 20) as usize,
+            deadline_field: self.deadline_field.value,
         })
     }
 

@@ -1,7 +1,7 @@
 //! A gateway: each route fans out to several backends and merges their answers.
 //!
 //! `cargo run --example gateway` starts demo backends and prints a line to try. With flags it fronts real ones; see
-//! `cargo run --example gateway -- --help`. Copy this file to start your own.
+//! `cargo run --example gateway -- --help`. Copy this folder to start your own.
 
 mod args;
 mod demo;
@@ -21,6 +21,9 @@ use tower::{Service, ServiceBuilder, ServiceExt};
 use watershed::body::{BoxBody, Chunks};
 use watershed::client::Client;
 use watershed::clone_request::{CloneRequestLayer, TeeBody};
+use watershed::deadline::{DeadlineLayer, EmitDeadlineLayer};
+#[cfg(feature = "decompression")]
+use watershed::decompression::DecompressionLayer;
 use watershed::error::{BoxError, Problem};
 use watershed::fanout::FanOut;
 use watershed::merge::{FirstSuccess, JsonMerge, MergeLayer};
@@ -76,14 +79,23 @@ async fn run() -> ExitCode {
 
 /// The stack of one route: clone the request, run the branches, merge what they answer.
 fn route(args: args::Route, max_request_body: u64, client: &Client<TeeBody>) -> Route {
+    let deadline_field = args.deadline_field;
     let branches = args.branches.into_iter().map(|branch| {
-        let stack = ServiceBuilder::new()
-            .layer(ClientTimeoutLayer::new(
-                branch.timeout.unwrap_or(Duration::MAX),
-            ))
+        let timeout = ClientTimeoutLayer::new(branch.timeout.unwrap_or(Duration::MAX));
+        let stack = ServiceBuilder::new().layer(timeout);
+        let backend = ServiceBuilder::new()
+            .option_layer(deadline_field.clone().map(EmitDeadlineLayer::millis))
             .layer(RewriteLayer::new(branch.backend))
             .service(client.clone());
-        let mut http = Branch::http(branch.name, stack);
+        let mut http = match branch.decompress {
+            // Whatever it decodes to, its budget is that of a plain answer.
+            #[cfg(feature = "decompression")]
+            true => {
+                let decoded = DecompressionLayer::new().max_bytes(args.max_response_body as u64);
+                Branch::http(branch.name, stack.layer(decoded).service(backend))
+            }
+            _ => Branch::http(branch.name, stack.service(backend)),
+        };
         if branch.required {
             http = http.required();
         }
@@ -94,7 +106,9 @@ fn route(args: args::Route, max_request_body: u64, client: &Client<TeeBody>) -> 
     });
     let path = args.path;
     let log = move |branch: &BranchId, error: &BranchError<BoxError>| log(&path, branch, error);
-    let clone_request = CloneRequestLayer::new().limit(max_request_body);
+    let outer = ServiceBuilder::new()
+        .option_layer(deadline_field.clone().map(DeadlineLayer::millis))
+        .layer(CloneRequestLayer::new().limit(max_request_body));
     let fan_out = FanOut::new(branches);
     let json = match args.merge {
         args::Merge::Group => JsonMerge::group(),
@@ -103,21 +117,13 @@ fn route(args: args::Route, max_request_body: u64, client: &Client<TeeBody>) -> 
         args::Merge::First => {
             let first = FirstSuccess::new().collected(args.max_response_body);
             let merge = MergeLayer::new(first).within(args.timeout).on_failure(log);
-            let stack = ServiceBuilder::new()
-                .layer(clone_request)
-                .layer(merge)
-                .service(fan_out);
-            return erase(stack);
+            return erase(outer.layer(merge).service(fan_out));
         }
     };
     let merge = MergeLayer::new(json.max_bytes(args.max_response_body))
         .within(args.timeout)
         .on_failure(log);
-    let stack = ServiceBuilder::new()
-        .layer(clone_request)
-        .layer(merge)
-        .service(fan_out);
-    erase(stack)
+    erase(outer.layer(merge).service(fan_out))
 }
 
 /// Says on standard error why a branch failed, in one line with all of its causes: a caller is told no more than its name.

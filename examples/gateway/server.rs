@@ -1,7 +1,9 @@
 //! The server: accepts connections until SIGTERM, then lets open requests finish.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,7 +15,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tower::{Service, ServiceExt};
 use watershed::error::BoxError;
@@ -37,7 +38,7 @@ pub(crate) async fn serve<S, B>(
     listen: SocketAddr,
     try_path: Option<&str>,
     service: S,
-) -> std::io::Result<()>
+) -> io::Result<()>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S: Clone + Send + 'static,
@@ -56,8 +57,7 @@ where
     http2.keep_alive_interval(HEAD_WITHIN);
 
     let graceful = GracefulShutdown::new();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminated = pin!(terminated()?);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let listener = TcpListener::bind(listen).await?;
     let address = listener.local_addr()?;
@@ -72,8 +72,7 @@ where
         };
         let (accepted, place) = tokio::select! {
             accepted = accept => accepted,
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = &mut terminated => break,
         };
         let Ok((stream, peer)) = accepted else {
             // Out of file descriptors, most likely: some will be free soon.
@@ -92,7 +91,7 @@ where
         let connection = graceful.watch(connection.into_owned());
         tokio::spawn(async move {
             let _place = place;
-            let mut connection = std::pin::pin!(connection);
+            let mut connection = pin!(connection);
             tokio::select! {
                 _ = &mut connection => return,
                 () = tokio::time::sleep(HEAD_WITHIN) => {}
@@ -106,4 +105,23 @@ where
     drop(listener);
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
     Ok(())
+}
+
+/// Resolves at SIGTERM or Ctrl-C.
+#[cfg(unix)]
+fn terminated() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn terminated() -> io::Result<impl Future<Output = ()>> {
+    Ok(async { drop(tokio::signal::ctrl_c().await) })
 }

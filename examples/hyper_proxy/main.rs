@@ -24,6 +24,7 @@ use watershed::rewrite::{RewriteLayer, UriTemplate};
 
 /// A reverse proxy in front of one backend.
 #[derive(Parser)]
+#[command(name = "hyper_proxy", version)]
 struct Args {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]

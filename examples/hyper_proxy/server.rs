@@ -17,7 +17,6 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncWriteExt, copy, split};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tower::{Service, ServiceExt};
@@ -58,8 +57,7 @@ where
     http2.keep_alive_interval(HEAD_WITHIN);
 
     let graceful = GracefulShutdown::new();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminated = pin!(terminated()?);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
     let listener = TcpListener::bind(listen).await?;
     let address = listener.local_addr()?;
@@ -74,8 +72,7 @@ where
         };
         let (accepted, place) = tokio::select! {
             accepted = accept => accepted,
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = &mut terminated => break,
         };
         let Ok((stream, peer)) = accepted else {
             // Out of file descriptors, most likely: some will be free soon.
@@ -112,6 +109,25 @@ where
     // What is left by then ends with the process.
     let _ = timeout(DRAIN, ended).await;
     Ok(())
+}
+
+/// Resolves at SIGTERM or Ctrl-C.
+#[cfg(unix)]
+fn terminated() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn terminated() -> io::Result<impl Future<Output = ()>> {
+    Ok(async { drop(tokio::signal::ctrl_c().await) })
 }
 
 /// Calls the proxy; if both ends agree to change the protocol, what follows is between them.

@@ -14,7 +14,7 @@ use crate::waiters::Waiters;
 #[non_exhaustive]
 pub enum Refused {
     /// As many tasks run as may.
-    #[error("{limit} tasks run in the background already")]
+    #[error("the background is full: it runs at most {limit} at once")]
     Full {
         /// The limit.
         limit: usize,

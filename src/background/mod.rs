@@ -39,7 +39,7 @@ use crate::error::BuildError;
 
 /// Owns tasks that outlive whoever started them, up to a limit.
 ///
-/// A clone is one `Arc`. When the last one goes, what still runs is aborted; a task should therefore not hold one.
+/// A clone is one `Arc`. When the last one is dropped, running tasks are aborted; a task should therefore not hold one.
 ///
 /// # Panics
 ///

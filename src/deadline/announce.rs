@@ -12,8 +12,8 @@ use crate::error::BuildError;
 
 /// Announces how long the caller waits, as a header field says it, to everything inside.
 ///
-/// It writes a [`Deadline`] into the request and enforces nothing. The field is taken from the request: what was true on
-/// the way in is stale on the way out, and [`EmitDeadlineLayer`](super::EmitDeadlineLayer) says it anew.
+/// It writes a [`Deadline`] into the request and enforces nothing. The field is removed from the request: by the time a
+/// backend is called less is left, which [`EmitDeadlineLayer`](super::EmitDeadlineLayer) tells it.
 ///
 /// ```
 /// use std::time::Duration;

@@ -33,7 +33,7 @@ impl Form {
         }
     }
 
-    /// Takes the field out, every line of it. What can't be read, and what is said more than once, is as good as absent.
+    /// Removes the field, every line of it. A value that can't be read, or is there twice, counts as absent.
     pub(super) fn take(&self, headers: &mut HeaderMap) -> Option<Duration> {
         let http::header::Entry::Occupied(field) = headers.entry(self.name()) else {
             return None;

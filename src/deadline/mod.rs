@@ -42,7 +42,10 @@ pub(crate) use timer::{InlineTimer, Timer};
 /// The instant by which a request has to be answered, as an extension of the request.
 ///
 /// Time is monotonic; the wall clock has no part in it. `Deadline::after(Duration::MAX)` never comes and arms no timer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+///
+/// Two are equal if they are the same instant and agree on whether it is enforced: an announced `d` is not equal to
+/// `d.enforced()`. To compare the instants alone, compare [`instant`](Self::instant).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Deadline {
     /// `None` never comes.
     at: Option<Instant>,

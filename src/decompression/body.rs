@@ -49,8 +49,8 @@ pub enum DecompressionError {
 pin_project! {
     /// A body that is decoded as it is read, or one that passes as it is.
     ///
-    /// A frame of a decoded body has 4 KiB at most, and one poll decodes a bounded amount. What is decodable of the bytes that
-    /// have come is given before more is waited for. Its length is unknown. An error of the inner body passes as it is;
+    /// A frame of a decoded body has 4 KiB at most, and one poll decodes a bounded amount. Whatever can be
+    /// decoded of the bytes that have come is given before more is waited for. Its length is unknown. An error of the inner body passes as it is;
     /// one of the compressed data is a [`DecompressionError`]. After either it is over. Trailers pass, without the digests of
     /// the compressed bytes.
     pub struct DecompressionBody<B> {
@@ -77,6 +77,11 @@ struct Decoding {
 }
 
 impl<B> DecompressionBody<B> {
+    /// The inner body. It is not to be had otherwise: its bytes are compressed, and some of them may be in the decoder.
+    pub fn get_ref(&self) -> &B {
+        &self.inner
+    }
+
     pub(super) fn plain(inner: B) -> Self {
         Self {
             inner,
@@ -192,7 +197,7 @@ where
         }
     }
 
-    /// Of the compressed length nothing follows.
+    /// The compressed length says nothing about the decoded one.
     fn size_hint(&self) -> SizeHint {
         match self.state {
             State::Plain => self.inner.size_hint(),

@@ -20,6 +20,7 @@ use tower_http::decompression::{Decompression, DecompressionBody};
 
 use super::body::DecompressionError;
 use super::head::Coding;
+use crate::error::BoxError;
 use crate::sync::{AtomicUsize, Ordering};
 
 /// What decoding has come to.
@@ -87,16 +88,19 @@ impl Decoder {
         }
         // What it waits for is in our hands, so nobody has to be woken.
         let mut cx = Context::from_waker(Waker::noop());
-        let error = match Pin::new(&mut *self.inner).poll_frame(&mut cx) {
-            Poll::Pending if self.waiting.is_empty() => return Ok(Step::Hungry),
-            Poll::Pending => return Ok(Step::Again),
-            Poll::Ready(None) => return self.at_end(),
-            Poll::Ready(Some(Err(error))) => error,
+        match Pin::new(&mut *self.inner).poll_frame(&mut cx) {
+            Poll::Pending if self.waiting.is_empty() => Ok(Step::Hungry),
+            Poll::Pending => Ok(Step::Again),
+            Poll::Ready(None) => self.at_end(),
+            Poll::Ready(Some(Err(error))) => self.failed(error),
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) if !data.is_empty() => return Ok(Step::Data(data)),
-                _ => return Ok(Step::Again),
+                Ok(data) if !data.is_empty() => Ok(Step::Data(data)),
+                _ => Ok(Step::Again),
             },
-        };
+        }
+    }
+
+    fn failed(&mut self, error: BoxError) -> Result<Step, DecompressionError> {
         match error.downcast::<io::Error>() {
             Ok(_) if self.inner.get_ref().ended => Err(DecompressionError::Truncated {
                 coding: self.coding,
@@ -105,8 +109,10 @@ impl Decoder {
                 coding: self.coding,
                 source: *source,
             }),
-            // An error of tower-http's own: the chunk is one too many.
-            Err(_) => self.at_end(),
+            // An error of tower-http's own: it has ended, and was given a chunk that it leaves as it is.
+            Err(_) if self.inner.get_ref().is_untouched() => self.at_end(),
+            // It has none but that one; if it had, that would be no end.
+            Err(_) => Err(self.corrupt("the decoder failed")),
         }
     }
 
@@ -176,6 +182,11 @@ impl Feed {
         let left = self.left.load(Ordering::Relaxed);
         self.last.slice(self.last.len() - left..)
     }
+
+    /// Whether there is a last chunk and the decoder has taken nothing of it.
+    fn is_untouched(&self) -> bool {
+        !self.last.is_empty() && self.left.load(Ordering::Relaxed) == self.last.len()
+    }
 }
 
 impl Body for Feed {
@@ -223,5 +234,35 @@ impl Buf for Chunk {
     fn advance(&mut self, len: usize) {
         self.bytes.advance(len);
         self.left.store(self.bytes.len(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A later tower-http may wrap what its codecs say.
+    #[test]
+    fn an_error_of_another_type_is_no_end() {
+        let taken = |len: usize| {
+            let mut decoder = Decoder::new(Coding::Deflate);
+            let feed = decoder.inner.get_mut();
+            feed.next = Bytes::from_static(b"12345");
+            let mut cx = Context::from_waker(Waker::noop());
+            let Poll::Ready(Some(Ok(frame))) = Pin::new(feed).poll_frame(&mut cx) else {
+                panic!("no frame");
+            };
+            let Ok(mut chunk) = frame.into_data() else {
+                panic!("no chunk");
+            };
+            chunk.advance(len);
+            decoder
+        };
+        for mut decoder in [Decoder::new(Coding::Gzip), taken(1), taken(5)] {
+            let error = decoder.failed("something else".into()).err();
+            assert!(matches!(error, Some(DecompressionError::Corrupt { .. })));
+        }
+        let error = taken(0).failed("extra bytes".into()).err();
+        assert!(matches!(error, Some(DecompressionError::Trailing { .. })));
     }
 }

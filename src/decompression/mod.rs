@@ -1,8 +1,8 @@
 //! Compressed answers of a branch, decoded within a bound.
 //!
 //! A kilobyte of gzip can be a megabyte of document. Where the limit of a body is checked against the bytes that came, a
-//! compressed one passes it and is then blown up (CVE-2024-28101). Here whoever reads the body is given decoded bytes, a few
-//! kilobytes at a time: a merge's budget counts those, and stops reading at the first one too many.
+//! compressed one passes it and is then blown up (CVE-2024-28101). Here the reader of a body gets decoded bytes, a few
+//! kilobytes at a time: a merge's budget counts those, and it stops reading at the first byte too many.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -55,19 +55,19 @@
 //! # What it asks for
 //!
 //! `Accept-Encoding: gzip`, whatever the request said before; with brotli, `gzip, br`. `deflate` is decoded if it comes, but not asked for: some
-//! who send it leave out the zlib header that it has to have (RFC 9110 §8.4.1.2). A request with a `Range` asks for
+//! servers leave out the zlib header that it has to have (RFC 9110 §8.4.1.2). A request with a `Range` asks for
 //! `identity`: its offsets are those of the decoded bytes.
 //!
 //! # What it decodes
 //!
 //! An answer with exactly one coding: `gzip` (and `x-gzip`), `deflate`, or `br` if it [may](DecompressionLayer::with), in any case; `identity` counts for nothing.
-//! Several members in one gzip body, up to 1024, are one document (RFC 1952 §2.2). Of the head it removes what described the
+//! Several members in one gzip body, up to 1024, are one document (RFC 1952 §2.2). It removes from the head what described the
 //! compressed bytes: `Content-Encoding`, `Content-Length`, `Accept-Ranges`, `Content-MD5`, `Digest`, `Content-Digest`,
 //! `Repr-Digest`, in trailers as well; and it makes a strong `ETag` weak, as the bytes are no longer those that it stands
 //! for. The answers to HEAD, and 304, get the same head.
 //!
 //! Everything else passes as it came: 1xx, 204, 205, 206 and 226, and a body in another coding, or in several. That keeps
-//! its `Content-Encoding`, so nobody takes it for plain: to a [`JsonMerge`](crate::merge::JsonMerge) it is a failure of that
+//! its `Content-Encoding`, so it is not taken for plain: to a [`JsonMerge`](crate::merge::JsonMerge) it is a failure of that
 //! branch. `Cache-Control: no-transform` (RFC 9111 §5.2.2.6) changes nothing: it was this layer that asked for a coding.
 //!
 //! # What it costs
@@ -75,7 +75,7 @@
 //! Beside the frame that is being read, a gzip or deflate decoder keeps some 50 KiB, and decodes no more in one poll than it
 //! gives. A brotli decoder keeps the window that the body asks for and fills, up to 16 MiB (half as much again while it
 //! grows), and fills it in one go: some milliseconds for the thread. One that asks for more (the "large window", which
-//! RFC 7932 does not have) is refused. So brotli is only for a backend that is trusted that far.
+//! RFC 7932 does not have) is refused. So use brotli only for a backend that you trust with it.
 
 mod body;
 mod codec;

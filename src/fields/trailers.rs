@@ -74,6 +74,14 @@ impl<B, F> HeldTrailers<B, F> {
     pub(crate) fn new(inner: B, hold: F) -> Self {
         Self { inner, hold }
     }
+
+    pub(crate) fn get_ref(&self) -> &B {
+        &self.inner
+    }
+
+    pub(crate) fn into_inner(self) -> B {
+        self.inner
+    }
 }
 
 impl<B: Body, F: FnMut(&mut HeaderMap)> Body for HeldTrailers<B, F> {

@@ -27,9 +27,10 @@ use crate::outcome::BranchError;
 /// Answers with what one service says, untouched: for a route that has a single backend.
 ///
 /// A merge treats one branch as it treats two; this is what to ask for instead. Nothing is taken from the request
-/// (credentials, conditions, ranges, extensions) or from the response, as long as its head is within its
-/// [bound](Self::max_response_head): it streams frame by frame, a 404 stays a 404, and an upgrade can pass. What fails becomes an answer, as with a merge: a fault of the client's its 4xx, a timeout 504,
-/// anything else, a panic for one, 502. So it mounts wherever a merge does.
+/// (credentials, conditions, ranges, extensions) or from the response, as long as its head is within
+/// [bounds](Self::max_response_fields): it streams frame by frame, a 404 stays a 404, and an upgrade can pass. What fails
+/// becomes an answer, as with a merge: a fault of the client's its 4xx, a timeout 504, anything else, a panic for one, 502.
+/// So it mounts wherever a merge does.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -93,12 +94,19 @@ impl PassthroughLayer {
         Ok(self)
     }
 
-    /// The most fields of a response, and the most bytes of their names and values. One with more is answered with 502.
-    /// Default: 128 fields, 64 KiB. A [`ProxyHeadersLayer`](crate::proxy_headers::ProxyHeadersLayer) outside has its own such
-    /// bound.
+    /// The most fields of a response. One with more is answered with 502. Default: 128. A
+    /// [`ProxyHeadersLayer`](crate::proxy_headers::ProxyHeadersLayer) outside, and a `Client` inside, have such
+    /// bounds of their own.
     #[must_use]
-    pub fn max_response_head(mut self, fields: usize, bytes: usize) -> Self {
+    pub fn max_response_fields(mut self, fields: usize) -> Self {
         self.max_fields = fields;
+        self
+    }
+
+    /// The most bytes of the names and values of a response's fields. A response with more is answered with 502. Default:
+    /// 64 KiB.
+    #[must_use]
+    pub fn max_response_head_bytes(mut self, bytes: usize) -> Self {
         self.max_head = bytes;
         self
     }

@@ -38,7 +38,7 @@ use crate::error::panic_message;
 /// # Deadline
 ///
 /// [`end_at`](Self::end_at) bounds the whole: at that instant every unfinished branch is dropped and yields
-/// [`BranchError::DeadlineExceeded`]. A branch that completes at the very instant has completed.
+/// [`BranchError::DeadlineExceeded`]. A branch that completes at that very instant counts as completed.
 pub struct Gather<F: Future> {
     // Declared first, dropped first: the branches let go of their wakers before the set is given back.
     slots: Slots<F>,

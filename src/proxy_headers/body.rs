@@ -27,6 +27,16 @@ impl<B> ProxyHeadersBody<B> {
             inner: HeldTrailers::new(inner, strip_trailers),
         }
     }
+
+    /// The inner body. It is not to be had by `&mut`: what is read past this one keeps its trailers.
+    pub fn get_ref(&self) -> &B {
+        self.inner.get_ref()
+    }
+
+    /// The inner body, with whatever its trailers say.
+    pub fn into_inner(self) -> B {
+        self.inner.into_inner()
+    }
 }
 
 impl<B: Body> Body for ProxyHeadersBody<B> {

@@ -155,7 +155,7 @@ pub(super) fn rewrite(
     }
 }
 
-/// What was not written by a proxy of ours goes.
+/// What was not written by a proxy of ours is removed.
 fn drop_claims(
     headers: &mut HeaderMap,
     trusted: &TrustedHops,

@@ -123,11 +123,11 @@ impl ProxyHeadersLayer {
     }
 
     /// Fields that neither a `Connection` line takes away, nor the rule that nobody is believed: for what a layer *outside*
-    /// of this one has set. What layers inside set needs no protection.
+    /// of this one has set. Fields that layers inside set need no protection.
     ///
     /// The fields that this layer writes itself (`X-Forwarded-For`, `-Host`, `-Proto`, `Forwarded`) it overwrites, unless it is
-    /// to [`Omit`](ForwardedStyle::Omit) them. Trailers are another matter: a client can send one of any such name, and who
-    /// takes it for a header is wrong (RFC 9110 §6.5.1).
+    /// to [`Omit`](ForwardedStyle::Omit) them. Trailers are another matter: a client can send one of any such name, and a
+    /// backend must not take it for a header (RFC 9110 §6.5.1).
     #[must_use]
     pub fn protect(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.config.protected.extend(names);
@@ -135,7 +135,7 @@ impl ProxyHeadersLayer {
     }
 
     /// Lets a request of HTTP/1.1 without content change to this protocol, such as `websocket`. The server then has to
-    /// connect the two ends. Default: none; `Upgrade` goes no further.
+    /// connect the two ends. Default: none; `Upgrade` is removed.
     ///
     /// What follows is between the two ends. `h2c` would be a way around everything that this proxy checks.
     ///
@@ -210,11 +210,18 @@ impl ProxyHeadersLayer {
         Ok(self)
     }
 
-    /// The most fields of a response, and the most bytes of their names and values. One with more is answered with 502.
-    /// Default: 128 fields, 64 KiB. No more than 24 000 fields can be passed back.
+    /// The most fields of a response. One with more is answered with 502. Default: 128; no more than 24 000 can be passed
+    /// back.
     #[must_use]
-    pub fn max_response_head(mut self, fields: usize, bytes: usize) -> Self {
+    pub fn max_response_fields(mut self, fields: usize) -> Self {
         self.config.max_fields = fields.min(MAX_NAMES);
+        self
+    }
+
+    /// The most bytes of the names and values of a response's fields. A response with more is answered with 502. Default:
+    /// 64 KiB.
+    #[must_use]
+    pub fn max_response_head_bytes(mut self, bytes: usize) -> Self {
         self.config.max_head = bytes;
         self
     }

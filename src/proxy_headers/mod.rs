@@ -1,10 +1,10 @@
 //! Makes requests and responses fit to be passed on by a proxy.
 //!
-//! A proxy that only passes a message on passes on what was meant for itself. `Connection: x-auth-user` takes off the field
-//! by which an authenticating layer had told the backend who asks; `X-Forwarded-For: 127.0.0.1` makes a stranger an
-//! administrator; a second `Host` is the one that the backend reads; a `101` that nobody has asked for turns the rest of a
-//! keep-alive connection into a tunnel. Each was found open in a proxy that is in use (see RFC 9110 §7.6 for what should be,
-//! and the security advisories of Pingora and axum-reverse-proxy for what was).
+//! A proxy that passes a message on unchanged also passes on what was meant for the proxy alone. `Connection: x-auth-user`
+//! removes the field by which an authenticating layer had told the backend who asks; `X-Forwarded-For: 127.0.0.1` makes a
+//! stranger an administrator; a second `Host` is the one that the backend reads; a `101` that nobody has asked for turns the
+//! rest of a keep-alive connection into a tunnel. Each of these holes was found in a proxy that is in use: see the security
+//! advisories of Pingora and axum-reverse-proxy, and RFC 9110 §7.6 for what a proxy should do.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -36,30 +36,30 @@
 //! # });
 //! ```
 //!
-//! # Where it goes
+//! # Where it stands
 //!
 //! Outermost: outside of any layer that sets fields for the backend, so that no client can have them removed or pretend
 //! that it has set them. If a layer has to stand outside of it, [`protect`](ProxyHeadersLayer::protect) what that sets.
 //!
 //! # Requests
 //!
-//! * The fields of the connection go: `Connection` and whatever any line of it names, `Keep-Alive`, `Proxy-*`,
+//! * The fields of the connection are removed: `Connection` and whatever any line of it names, `Keep-Alive`, `Proxy-*`,
 //!   `Transfer-Encoding`, `Upgrade`, and of `TE` all but `trailers` (RFC 9110 §7.6.1). Fields that are for every recipient, such as
 //!   `Host` and `Content-Type`, can't be named away.
 //! * The request has one `Host`, which is its authority: the one in the target, if there is one there (RFC 9112 §3.2). The
 //!   target keeps the path and the query only, so that nothing inside sends it where the client says.
 //! * A cookie that HTTP/2 has cut into several fields is one again (RFC 9113 §8.2.3).
-//! * What the request claims of its way here goes, under the names that servers read, but for what a [trusted](TrustedHops)
-//!   proxy has written; then the peer is added, in the [style](ForwardedStyle) of your choice.
+//! * Fields that claim where the request came from are removed, under every name that servers read, except what a
+//!   [trusted](TrustedHops) proxy wrote; then the peer is added, in the [style](ForwardedStyle) of your choice.
 //! * `Max-Forwards` is counted down for `OPTIONS` and `TRACE` (RFC 9110 §7.6.2).
 //! * Trailers lose what no trailer may say (RFC 9110 §6.5.1), and are never merged into the head.
 //!
 //! # Responses
 //!
-//! The fields of the connection go, trailers are held to the same rule, and the head is within its
-//! [bound](ProxyHeadersLayer::max_response_head). A `101` passes if it is to a protocol that the request asked for and
-//! [may](ProxyHeadersLayer::allow_upgrade); connecting the two ends is up to the server, as the example `hyper_proxy`
-//! shows.
+//! The fields of the connection are removed, trailers are held to the same rule, and the head is within its bounds
+//! ([fields](ProxyHeadersLayer::max_response_fields), [bytes](ProxyHeadersLayer::max_response_head_bytes)). A `101` passes
+//! if it is to a protocol that the request asked for and [may](ProxyHeadersLayer::allow_upgrade); connecting the two ends is
+//! up to the server, as the example `hyper_proxy` shows.
 //!
 //! # Answers
 //!

@@ -18,7 +18,7 @@ use crate::params::Peer;
 pub(super) enum Refusal {
     /// It is wrong, or more than this proxy does.
     Problem(StatusCode, &'static str),
-    /// It is answered here: an `OPTIONS` that goes no further.
+    /// It is answered here: an `OPTIONS` that is not passed on.
     NoContent,
     /// There is no [`Peer`].
     NoPeer,

@@ -25,7 +25,7 @@ use crate::body::{ResponseBody, without_content};
 ///
 /// # Errors
 ///
-/// Those of the inner service. What is wrong with a request or a response is answered: see the [table](super#answers).
+/// Those of the inner service. A request or response that is wrong becomes an answer: see the [table](super#answers).
 ///
 /// # Cancellation
 ///

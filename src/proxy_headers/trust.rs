@@ -47,8 +47,8 @@ impl TrustedHops {
     }
 
     /// The last `count` proxies before this one, the peer of the connection among them; 64 at the most. Right if every
-    /// request passes exactly so many: who can reach this proxy past them can pretend to be anybody. Each of them has to
-    /// append to `X-Forwarded-For`, and to append to `X-Forwarded-Proto` or to overwrite it.
+    /// request passes exactly so many: whoever can reach this proxy without passing them can pretend to be anybody. Each of
+    /// them has to append to `X-Forwarded-For`, and to append to `X-Forwarded-Proto` or to overwrite it.
     #[must_use]
     pub fn last(count: usize) -> Self {
         Self {

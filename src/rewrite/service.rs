@@ -73,7 +73,7 @@ impl RewriteLayer {
     /// If the template has a query.
     pub fn try_keep_path(mut self) -> Result<Self, BuildError> {
         if self.template.has_query() {
-            let message = format!("{:?} has a query: no path can follow", self.template);
+            let message = format!("\"{}\" has a query: no path can follow", self.template);
             return Err(BuildError::new(message));
         }
         self.keeps_path = true;
@@ -140,6 +140,10 @@ impl<S> Layer<S> for RewriteLayer {
 /// # Errors
 ///
 /// [`RewriteError`] if the template can't be expanded, else those of the inner service.
+///
+/// # Cancellation
+///
+/// Dropping its future drops the inner call.
 #[derive(Debug, Clone)]
 pub struct Rewrite<S> {
     inner: S,

@@ -2,12 +2,12 @@
 //!
 //! The defects that this crate is about stay invisible to tests that look at answers only. Lura's regression test for
 //! mixed paths makes one call after the other and counts how often each address was hit. When two of its backends divide
-//! one request body between them, no race detector says a word, and some of these answers are marked as complete. A branch
-//! that should have been cancelled and runs on gives the right answer, too.
+//! one request body between them, no race detector says a word, and some of these answers are marked as complete. And
+//! the answer is right although a branch that should have been cancelled still runs.
 //!
 //! [`Scripted`] is a backend that does what its script says, at the virtual instant that it says, and records what became
 //! of every call: so that a test can say that the loser *was dropped*. [`Isolation`] gives every branch call a stamp and
-//! checks, next to the client, that the request that goes out is that call's own.
+//! checks, next to the client, that the request that is sent is that call's own.
 //!
 //! Turn it on where it is needed only:
 //!

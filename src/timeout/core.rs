@@ -45,7 +45,7 @@ impl fmt::Display for Sealed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// The call has ended, so.
+    /// The call has ended; the value says how.
     #[error("{0}")]
     Sealed(Sealed),
     /// The field concerns one connection (RFC 9110 §7.6.1) or the framing of the message, which is the server's to say.

@@ -42,8 +42,8 @@ use crate::deadline::Deadline;
 /// The permit is taken when the service is called. If none is free, or the background is shut down, the call is made as
 /// without `detach`: at the deadline, or with its caller, it is dropped.
 ///
-/// The request of a detached call says nothing of this layer's own limit, which is not the work's. A deadline that it came
-/// with stays announced, as no timer outside reaches the task (DESIGN rule 6).
+/// The request of a detached call does not carry this layer's own limit, which is not the work's. A deadline that it came
+/// with is marked as announced, as no timer outside reaches the task (DESIGN rule 6).
 ///
 /// ```
 /// use std::time::Duration;

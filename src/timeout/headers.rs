@@ -105,7 +105,8 @@ impl ResponseHeaders {
     }
 
     /// As [`insert`](Self::insert), and on the answer that this layer makes as well: for a request id or what CORS wants.
-    /// What is inserted or appended later does not change the pin; another pin of this name does.
+    /// What is inserted or appended later does not change the pin; another pin of this name replaces it. So there is one
+    /// value for each name, and of two `Set-Cookie` only the last stays pinned.
     ///
     /// # Errors
     ///

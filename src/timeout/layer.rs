@@ -20,8 +20,8 @@ use crate::error::BuildError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Start {
-    /// Once this layer is called: what waits until the inner service is ready for the call waits on its time. The
-    /// default, as whoever asked has been waiting since.
+    /// Once this layer is called: time spent waiting for the inner service to be ready counts. The default, as the caller
+    /// has been waiting since.
     #[default]
     Ready,
     /// Once the inner service is ready and is called: for a limit on the work and not on the queue before it. Until then
@@ -38,8 +38,9 @@ pub enum Scope {
     #[default]
     Head,
     /// The head and all of the body, by the same instant. A body that is not over then ends with [`TimedOut`], which the
-    /// client sees as one that was cut short. One that says how long it is, and whose rest is there when its reader first
-    /// looks after that instant, all of it, was finished in time, and may be read out: up to 64 MiB in 65 536 frames.
+    /// client sees as one that was cut short. But if its length is known, and at the first poll after that instant all that
+    /// is left is available without waiting, it counts as finished in time and may be read at leisure: up to 64 MiB in
+    /// 65 536 frames.
     HeadAndBody,
 }
 
@@ -115,7 +116,8 @@ impl TimeoutLayer {
         self
     }
 
-    /// Adds a header field to the answer. A name that the default answer has as well (`content-type`) stands instead of it.
+    /// Adds a header field to the answer. It replaces a field of that name in the
+    /// default answer, such as `content-type`.
     ///
     /// # Panics
     ///
@@ -149,6 +151,9 @@ impl TimeoutLayer {
 
     /// Runs `hook` for every timeout answer, just before its caller gets it, and for nothing else: a body that is cut short
     /// later tells whoever reads it. Its panics are contained.
+    ///
+    /// It is not told for which call: to count by route, read [`TimedOut`] from the answer's extensions in a layer outside,
+    /// which knows the route.
     #[must_use]
     pub fn on_timeout(self, hook: impl Fn(&TimedOut) + Send + Sync + 'static) -> Self {
         let hook = Arc::new(hook);
@@ -197,7 +202,8 @@ impl TimeoutLayer {
     /// Gives the inner service a handle to its answer's header fields: [`ResponseHeaders`](super::ResponseHeaders), in the
     /// extensions of the request.
     ///
-    /// Below several such layers the handle is that of the innermost.
+    /// Below several such layers the handle is that of the innermost. To test a handler that needs one, wrap it in this
+    /// layer, with a limit of [`Duration::MAX`].
     #[must_use]
     pub fn share_headers(self) -> Self {
         self.with(|policy| policy.share_headers = true)

@@ -3,8 +3,8 @@
 //! A timeout that lets its answer and the late handler write into one response has two owners of one map: in another
 //! system that was a fatal concurrent write, and, with the layers in the documented order, one caller's body inside
 //! another's answer. Here the answer is a response of its own, so the layer may stand anywhere; the late work is dropped
-//! before the answer is returned; and who has something to add to the response from another task gets a
-//! [handle](ResponseHeaders) that accepts a write or refuses it, and never loses it.
+//! before the answer is returned; and a task that has a field to add to the response
+//! is given a [handle](ResponseHeaders), which accepts a write or refuses it, and never loses it.
 //!
 //! ```
 //! use std::time::Duration;

@@ -14,6 +14,9 @@ use tokio::sync::oneshot;
 use crate::background::Permit;
 
 /// How work ended that nobody waited for any more.
+///
+/// It does not say for which request. To tell, let a layer inside put the route or an id into the response's extensions, or
+/// into the error.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Late<B, E> {

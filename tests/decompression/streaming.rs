@@ -163,3 +163,17 @@ fn a_body_goes_where_its_inner_one_goes() {
     fn sends<T: Send + Unpin>() {}
     sends::<DecompressionBody<Full<Bytes>>>();
 }
+
+#[tokio::test]
+async fn the_inner_body_can_be_looked_at() {
+    for (name, pieces) in pieces() {
+        let (feed, mut body) = fed(name).await;
+        feed.data(pieces[0].clone());
+        let left = 1_000_000 - pieces[0].len() as u64;
+        assert_ready!(poll(&mut body))
+            .expect("a frame")
+            .expect("data");
+        let inner = body.enter(|_, body| body.get_ref().size_hint());
+        assert_eq!(inner.exact(), Some(left));
+    }
+}

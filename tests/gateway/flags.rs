@@ -120,9 +120,24 @@ async fn an_unknown_mode_or_policy_is_refused() {
     assert_values_refused("conflict", &["", "x", "Last", "deep", "append"]).await;
 }
 
+/// What steers the connection is none of its business.
+#[tokio::test]
+async fn a_bad_name_of_a_field_is_refused() {
+    let names = ["", "x y", "x:", "x-\u{e9}", "host", "content-length", "te"];
+    assert_values_refused("deadline-field", &names).await;
+}
+
+#[cfg(not(feature = "decompression"))]
+#[tokio::test]
+async fn decoding_needs_its_feature() {
+    let exit = route().flag("decompress", "user").exits().await;
+    assert_refused(&exit, "decompress");
+    assert!(exit.stderr.contains("needs the feature"), "{exit:?}");
+}
+
 #[tokio::test]
 async fn an_unknown_branch_is_refused() {
-    for flag in ["require", "credentials"] {
+    for flag in ["require", "credentials", "decompress"] {
         assert_values_refused(flag, &["", "nobody", "User", "user "]).await;
     }
     // Another route's branch is not known here.
@@ -256,6 +271,7 @@ async fn what_is_said_once_is_refused_twice() {
         ("merge", "group"),
         ("timeout", "1s"),
         ("conflict", "last"),
+        ("deadline-field", "x-wait-ms"),
         ("max-response-body", "1MiB"),
         ("branch-timeout", "user=1s"),
     ] {
@@ -273,6 +289,8 @@ async fn a_flag_of_a_route_needs_one_before_it() {
         ("branch-timeout", "user=1s"),
         ("require", "user"),
         ("credentials", "user"),
+        ("decompress", "user"),
+        ("deadline-field", "x-wait-ms"),
         ("conflict", "last"),
         ("max-response-body", "1MiB"),
     ] {
@@ -300,6 +318,8 @@ async fn a_flag_without_its_value_is_refused() {
         "branch-timeout",
         "require",
         "credentials",
+        "decompress",
+        "deadline-field",
         "conflict",
         "max-response-body",
     ] {
@@ -399,6 +419,8 @@ async fn help_lists_every_flag_and_default() {
         "--branch-timeout",
         "--require",
         "--credentials",
+        "--decompress",
+        "--deadline-field",
         "--conflict",
         "--max-response-body",
         "default: 127.0.0.1:8080",

@@ -12,6 +12,12 @@
 mod branches;
 #[path = "../support/hostile/mod.rs"]
 mod callers;
+#[cfg(feature = "decompression")]
+#[path = "../support/coding.rs"]
+mod coding;
+#[cfg(feature = "decompression")]
+mod compressed;
+mod deadlines;
 mod flags;
 mod hostile;
 mod limits;

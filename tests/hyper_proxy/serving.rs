@@ -326,6 +326,9 @@ async fn a_wrong_flag_is_explained() {
 
 #[tokio::test]
 async fn help_names_every_flag() {
+    let version = Run::new().arg("--version").exits().await;
+    let said = format!("hyper_proxy {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!((version.code, version.stdout), (Some(0), said));
     let exit = Run::new().arg("--help").exits().await;
     assert_eq!((exit.code, &*exit.stderr), (Some(0), ""));
     for flag in ["--listen", "--backend", "--trusted-hops", "--timeout-ms"] {

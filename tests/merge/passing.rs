@@ -436,7 +436,9 @@ async fn the_head_of_an_answer_is_bounded() {
     let mut response = Response::new(Empty::<Bytes>::new());
     *response.headers_mut() = head_of(300, 100_000);
     backend.finish(response);
-    let layer = PassthroughLayer::new().max_response_head(300, 100_000);
+    let layer = PassthroughLayer::new()
+        .max_response_fields(300)
+        .max_response_head_bytes(100_000);
     let answer = ask(&layer.layer(backend), get("/")).await;
     assert_eq!((answer.status, answer.headers.len()), (200, 300));
 }

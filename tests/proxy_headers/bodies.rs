@@ -257,3 +257,14 @@ async fn an_empty_frame_of_data_is_no_end() {
     let frame: Frame<Bytes> = body.frame().await.expect("a frame").expect("no error");
     assert_eq!(frame.into_data().expect("data"), "");
 }
+
+#[tokio::test]
+async fn the_inner_body_is_there_with_all_its_trailers() {
+    let (feed, body) = Feed::announcing(3);
+    let body = there(body).await;
+    assert_eq!(body.get_ref().size_hint().exact(), Some(3));
+    let mut given = HeaderMap::new();
+    given.insert("host", HeaderValue::from_static("a"));
+    feed.trailers(given.clone());
+    assert_eq!(trailers(body.into_inner()).await, given);
+}

@@ -85,8 +85,8 @@ fn a_response_head_has_a_bound() {
         }
         given
     }
-    let tight = layer().max_response_head(3, 100);
-    let none = layer().max_response_head(0, 0);
+    let tight = layer().max_response_fields(3).max_response_head_bytes(100);
+    let none = layer().max_response_fields(0).max_response_head_bytes(0);
     for (layer, fields, bytes, passes) in [
         (&layer(), 128, 10, true),
         (&layer(), 129, 10, false),

@@ -180,7 +180,8 @@ fn full() -> HeaderMap {
 fn a_head_that_is_full_is_refused() {
     let layer = layer()
         .via("front")
-        .max_response_head(usize::MAX, usize::MAX);
+        .max_response_fields(usize::MAX)
+        .max_response_head_bytes(usize::MAX);
     let mut request = get(&[]);
     *request.headers_mut() = full();
     assert_refused(&layer, request, 431);

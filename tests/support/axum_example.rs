@@ -32,6 +32,44 @@ pub(crate) async fn within<F: Future>(future: F) -> F::Output {
         .expect("in time")
 }
 
+/// Runs it to its end: whether it went well, and what it said on standard output and error.
+pub(crate) async fn run(example: &str, arg: &str) -> (Option<i32>, String, String) {
+    let mut command = Command::new(binary(example));
+    let ended = command
+        .arg(arg)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = within(ended).await.expect("the example runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+/// `--help` helps; what can't be listened on is named in one line.
+pub(crate) async fn check_manners(example: &str) {
+    let (code, help, _) = run(example, "--help").await;
+    assert_eq!(code, Some(0));
+    assert!(help.contains("[default: 127.0.0.1:3000]"), "{help}");
+    let (code, version, _) = run(example, "--version").await;
+    let said = format!("{example} {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!((code, version), (Some(0), said));
+    let (code, _, wrong) = run(example, "nonsense").await;
+    assert_eq!(code, Some(2));
+    assert!(wrong.contains("invalid value 'nonsense'"), "{wrong}");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let (code, told, error) = run(example, &address).await;
+    assert_eq!((code, &*told), (Some(1), ""), "{error}");
+    let said = format!("{example}: {address}: ");
+    assert!(error.starts_with(&said), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
 pub(crate) type Output = Lines<BufReader<ChildStdout>>;
 
 /// Starts it on a port of its own; returns it with its address and what it prints.

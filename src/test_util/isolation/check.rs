@@ -30,8 +30,8 @@ pub struct CheckLayer {
 }
 
 impl CheckLayer {
-    /// Takes the stamp off the request once it has been checked. By default it goes out with it, so that what an echo
-    /// received can be compared.
+    /// Removes the stamp from the request once it has been checked. By default it is sent, so that what an echo received
+    /// can be compared.
     #[must_use]
     pub fn strip(mut self) -> Self {
         self.stamps = Stamps::Stripped;

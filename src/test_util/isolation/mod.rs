@@ -1,4 +1,4 @@
-//! The audit: a stamp on every branch call, checked where the request goes out.
+//! The audit: a stamp on every branch call, checked where the request is sent.
 
 mod audit;
 mod check;

@@ -76,7 +76,9 @@ impl Setup {
             layer = layer.via("front");
         }
         if let Some((fields, bytes)) = self.max_head {
-            layer = layer.max_response_head(fields, bytes);
+            layer = layer
+                .max_response_fields(fields)
+                .max_response_head_bytes(bytes);
         }
         layer
     }
