@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Waker};
 use arbitrary::Arbitrary;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, request};
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use libfuzzer_sys::fuzz_target;
 use tower::{Layer, Service};
 use watershed::proxy_headers::{ForwardedStyle, MissingPeer, Peer, ProxyHeadersLayer, TrustedHops};
@@ -74,7 +74,9 @@ enum Bit {
     Byte(u8),
 }
 
-const METHODS: &[&str] = &["GET", "POST", "OPTIONS", "TRACE", "CONNECT", "X-OTHER"];
+const METHODS: &[&str] = &[
+    "GET", "POST", "OPTIONS", "TRACE", "CONNECT", "X-OTHER", "HEAD",
+];
 const VERSIONS: &[Version] = &[
     Version::HTTP_11,
     Version::HTTP_10,
@@ -168,6 +170,8 @@ const BITS: &[&[u8]] = &[
     b"@",
     b":80",
     b"%2e",
+    b"4",
+    b"+4",
 ];
 
 fn pick<T: ?Sized>(from: &[&'static T], at: u8) -> &'static T {
@@ -212,7 +216,7 @@ impl Body for TwoFrames {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if std::mem::take(&mut self.data) {
-            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"data")))));
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(CONTENT)))));
         }
         Poll::Ready(
             self.trailers
@@ -224,7 +228,13 @@ impl Body for TwoFrames {
     fn is_end_stream(&self) -> bool {
         !self.data && self.trailers.is_none()
     }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(if self.data { CONTENT.len() as u64 } else { 0 })
+    }
 }
+
+const CONTENT: &[u8] = b"data";
 
 /// Reads a body to its end; its trailers.
 fn read<B: Body<Data = Bytes>>(body: B) -> Option<HeaderMap> {
@@ -286,6 +296,38 @@ fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let line = lines.next()?;
     assert!(lines.next().is_none(), "{name} has several lines");
     Some(line.to_str().expect("ASCII"))
+}
+
+/// What `Content-Length` says (RFC 9110 §8.6): one number, however often. Beside a transfer coding it says nothing.
+fn said_length(headers: &HeaderMap) -> Result<Option<u64>, ()> {
+    let mut said = Vec::new();
+    for line in headers.get_all("content-length") {
+        for number in line.to_str().map_err(drop)?.split(',') {
+            let number = number.trim_matches([' ', '\t']);
+            let is_one = !number.is_empty() && number.chars().all(|c| c.is_ascii_digit());
+            said.push(number.parse::<u64>().ok().filter(|_| is_one).ok_or(())?);
+        }
+    }
+    let first = said.first().copied();
+    match said.iter().all(|length| Some(*length) == first) {
+        true => Ok(first),
+        false => Err(()),
+    }
+}
+
+fn length_to_pass(headers: &HeaderMap) -> Result<Option<u64>, ()> {
+    match headers.contains_key("transfer-encoding") {
+        true => Ok(None),
+        false => said_length(headers),
+    }
+}
+
+/// The length in the one field that says one.
+fn length(headers: &HeaderMap) -> Option<u64> {
+    only(headers, "content-length").map(|length| {
+        assert!(length.chars().all(|c| c.is_ascii_digit()), "{length}");
+        length.parse().expect("a length")
+    })
 }
 
 fn is_hop_by_hop(name: &str) -> bool {
@@ -356,9 +398,8 @@ fn assert_end_to_end(before: &HeaderMap, after: &HeaderMap, written: &[&str]) {
         if written.contains(&text) || is_claim(text) {
             continue;
         }
-        let gone = is_hop_by_hop(text)
-            || (named.iter().any(|named| named == text) && !is_for_all(text))
-            || (text == "content-length" && before.contains_key("transfer-encoding"));
+        let gone =
+            is_hop_by_hop(text) || (named.iter().any(|named| named == text) && !is_for_all(text));
         if gone {
             assert!(!after.contains_key(name), "{text} is of the connection");
         } else if !after.get_all(name).iter().eq(before.get_all(name)) {
@@ -599,7 +640,9 @@ fn assert_claims(setup: &Setup, peer: IpAddr, before: &request::Parts, after: &r
 }
 
 fn assert_passed_on(setup: &Setup, peer: IpAddr, before: &request::Parts, after: &request::Parts) {
+    assert_eq!(Ok(length(&after.headers)), length_to_pass(&before.headers));
     let mut written = vec![
+        "content-length",
         "host",
         "te",
         "connection",
@@ -690,6 +733,14 @@ fn is_plain(head: &request::Parts) -> bool {
         && head.uri.authority().is_none()
         && head.uri.path().starts_with('/')
         && !is_coded(&head.headers)
+        && length_to_pass(&head.headers).is_ok()
+        && !has_quote(&head.headers)
+}
+
+/// Whether there is a quote in what proxies have said: one that is not closed is a reason.
+fn has_quote(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all("forwarded");
+    lines.iter().any(|line| line.as_bytes().contains(&b'"'))
 }
 
 /// Whether a body may be coded in another way than `chunked`, once.
@@ -796,6 +847,9 @@ fuzz_target!(|input: Input| {
         panic!("the answer is there");
     };
     let (head, body) = response.into_parts();
+    let is_head = before.method == "HEAD";
+    assert!(!is_head || body.is_end_stream());
+    let is_empty = body.is_end_stream();
     let trailers = read(body);
     let status_is = head.status.as_u16();
 
@@ -812,7 +866,8 @@ fuzz_target!(|input: Input| {
             "refused for nothing: {before:?}"
         );
         assert!(trailers.is_none());
-        assert!(head.headers.len() <= 1, "an answer of its own: {head:?}");
+        let most = 1 + usize::from(is_head);
+        assert!(head.headers.len() <= most, "an answer of its own: {head:?}");
         return;
     };
     if with_peer {
@@ -829,14 +884,34 @@ fuzz_target!(|input: Input| {
     let asked = elements(&after.headers, "upgrade");
     let chosen = elements(&given, "upgrade");
     let switches = status == 101 && chosen.len() == 1 && asked.contains(&chosen[0]);
-    if over || (status < 200 && !switches) || is_coded(&given) {
+    // RFC 9110 §8.6, §9.3.6, §15.3.6.
+    let opens_tunnel = before.method == "CONNECT" && (200..300).contains(&status);
+    let says_none = status < 200 || [204, 205].contains(&status) || opens_tunnel;
+    let said = length_to_pass(&given);
+    let fits = |said: u64| status == 304 || said == CONTENT.len() as u64;
+    let is_long = says_none || said.is_ok_and(|said| said.is_none_or(fits));
+    if over || (status < 200 && !switches) || is_coded(&given) || !is_long {
         assert_eq!(status_is, 502);
         assert!(trailers.is_none());
-        assert_eq!(head.headers.len(), 1, "nothing of it is left");
+        let left = 1 + usize::from(is_head);
+        assert_eq!(head.headers.len(), left, "nothing of it is left");
         return;
     }
     assert_eq!(status_is, status);
-    assert_trailers(given_trailers.as_ref(), trailers.as_ref());
+    assert_eq!(is_empty, is_head || [204, 205, 304].contains(&status));
+    assert_eq!(
+        length(&head.headers),
+        match said {
+            _ if says_none => None,
+            // That of the content that is left out.
+            Ok(None) if is_head && status != 304 => Some(CONTENT.len() as u64),
+            said => said.expect("checked"),
+        }
+    );
+    match is_empty {
+        true => assert!(trailers.is_none()),
+        false => assert_trailers(given_trailers.as_ref(), trailers.as_ref()),
+    }
     let upgrade = only(&head.headers, "upgrade");
     assert_eq!(
         only(&head.headers, "connection"),
@@ -845,16 +920,13 @@ fuzz_target!(|input: Input| {
     assert_eq!(status == 101, upgrade.is_some() && status != 426);
     // Claims are of requests; in a response they are fields as any other.
     let mut left = head.headers;
-    for name in ["connection", "upgrade", "via"] {
+    for name in ["connection", "content-length", "upgrade", "via"] {
         left.remove(name);
     }
     let named = elements(&given, "connection");
     for name in given.keys().chain(left.keys()) {
         let text = name.as_str();
-        let gone = is_hop_by_hop(text)
-            || text == "via"
-            || (text == "content-length"
-                && (given.contains_key("transfer-encoding") || status == 204));
+        let gone = is_hop_by_hop(text) || ["content-length", "via"].contains(&text);
         let may_go =
             named.iter().any(|named| named == text) && !is_for_all(text) && !is_claim(text);
         if gone || may_go {

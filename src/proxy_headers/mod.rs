@@ -51,15 +51,17 @@
 //! * A cookie that HTTP/2 has cut into several fields is one again (RFC 9113 §8.2.3).
 //! * What the request claims of its way here goes, under the names that servers read, but for what a [trusted](TrustedHops)
 //!   proxy has written; then the peer is added, in the [style](ForwardedStyle) of your choice.
+//! * Of several equal `Content-Length` one is left.
 //! * `Max-Forwards` is counted down for `OPTIONS` and `TRACE` (RFC 9110 §7.6.2).
 //! * Trailers lose what no trailer may say (RFC 9110 §6.5.1), and are never merged into the head.
 //!
 //! # Responses
 //!
 //! The fields of the connection go, trailers are held to the same rule, and the head is within its
-//! [bound](ProxyHeadersLayer::max_response_head). A `101` passes if it is to a protocol that the request asked for and
-//! [may](ProxyHeadersLayer::allow_upgrade); connecting the two ends is up to the server, as the example `hyper_proxy`
-//! shows.
+//! [bound](ProxyHeadersLayer::max_response_head). It says one `Content-Length` or none, and none that is not its content's
+//! (RFC 9110 §8.6). A 204, 205 or 304 has no content, and no trailers: what the backend sends along is dropped unread. A
+//! `101` passes if it is to a protocol that the request asked for and [may](ProxyHeadersLayer::allow_upgrade); connecting
+//! the two ends is up to the server, as the example `hyper_proxy` shows.
 //!
 //! # Answers
 //!
@@ -70,7 +72,7 @@
 //! | 431 | there are more than 24 000 different fields |
 //! | 500, with [`MissingPeer`] among its extensions | nobody has said where the request came from |
 //! | 501 | `CONNECT`, `TRACE`; the body is in a transfer coding other than `chunked` |
-//! | 502 | the response is an interim one, changes to a protocol that was not asked for, is in a transfer coding other than `chunked`, or its head is over the bound |
+//! | 502 | the response is an interim one, changes to a protocol that was not asked for, is in a transfer coding other than `chunked`, has a `Content-Length` that is none or not that of its content, or its head is over the bound |
 //!
 //! The answer to `HEAD`, whoever has made it, has the length of its content and no content: over HTTP/2, hyper's server would
 //! send it.

@@ -81,6 +81,8 @@ const BITS: &[&[u8]] = &[
     b"trailers",
     b"0",
     b"7",
+    b"7, 7",
+    b"+7",
     b"-",
     b"\xff",
     b"\x80",
@@ -285,6 +287,37 @@ fn assert_end_to_end(after: &HeaderMap, before: &HeaderMap, te: bool) {
     );
 }
 
+/// The length that all elements of all lines say, if they say one (RFC 9110 §8.6). Beside a coding they say none.
+fn said_length(headers: &HeaderMap) -> Result<Option<u64>, ()> {
+    if headers.contains_key("transfer-encoding") {
+        return Ok(None);
+    }
+    let lines = headers.get_all("content-length").iter();
+    let elements = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    let mut said: Vec<u64> = Vec::new();
+    for element in elements {
+        let element = std::str::from_utf8(element.trim_ascii()).map_err(drop)?;
+        if element.is_empty() || element.contains(|c: char| !c.is_ascii_digit()) {
+            return Err(());
+        }
+        said.push(element.parse().map_err(drop)?);
+    }
+    said.dedup();
+    match said[..] {
+        [] => Ok(None),
+        [length] => Ok(Some(length)),
+        _ => Err(()),
+    }
+}
+
+/// What is passed on says its length once, as it was said.
+fn assert_length(after: &HeaderMap, before: &HeaderMap) {
+    let said = said_length(before).expect("one, or none");
+    let left = line(after, "content-length");
+    assert_eq!(left.map(|left| left.parse().expect("a number")), said);
+    assert!(left.is_none_or(|left| left.bytes().all(|byte| byte.is_ascii_digit())));
+}
+
 /// RFC 7239 §4, by hand: the parameters of each element, or a panic.
 fn parse_forwarded(text: &str) -> Vec<Vec<(String, String)>> {
     fn token(rest: &mut &str) -> String {
@@ -467,6 +500,7 @@ proptest! {
         match admit(&setup.layer, request) {
             Ok(after) => {
                 assert_end_to_end(&after.headers, &before.headers, true);
+                assert_length(&after.headers, &before.headers);
                 assert_target(&before, &after);
                 assert_claims(&setup, &before, &after);
             }
@@ -518,16 +552,41 @@ proptest! {
     fn whatever_is_passed_back_is_fit_to_be(
         setup in setup(),
         asks in prop::bool::ANY,
-        status in prop_oneof![Just(101_u16), Just(200), Just(426), 100..=599_u16],
+        status in prop_oneof![
+            Just(101_u16), Just(200), Just(204), Just(205), Just(304), Just(426), 100..=599_u16
+        ],
         before in fields(),
+        length in prop_oneof![2 => Just(""), 1 => Just("7"), 1 => Just("7, 7"), 1 => Just("70")],
+        head in prop::bool::ANY,
     ) {
         let mut request = get(if asks { &[("connection", "upgrade"), ("upgrade", "websocket")] } else { &[] });
         request.extensions_mut().insert(setup.peer);
+        if head {
+            *request.method_mut() = "HEAD".parse().expect("a method");
+        }
+        let mut before = before;
+        if !length.is_empty() {
+            before.append("content-length", HeaderValue::from_static(length));
+        }
         let mut response = response(status, &[]);
+        *response.body_mut() = "content".into();
         *response.headers_mut() = before.clone();
         let answer = answer(&setup.layer, request, response);
+        let has_content = !head && status > 199 && ![204, 205, 304].contains(&status);
         if answer.status == status && status != 502 {
             assert_end_to_end(&answer.headers, &before, false);
+            match status {
+                0..200 | 204 | 205 => prop_assert_eq!(answer.field("content-length"), None),
+                // Whoever has said none is told how long the content would be.
+                _ if head && status != 304 && said_length(&before) == Ok(None) => {
+                    prop_assert_eq!(answer.field("content-length"), Some("7"));
+                }
+                _ => assert_length(&answer.headers, &before),
+            }
+            if has_content {
+                prop_assert!([None, Some("7")].contains(&answer.field("content-length")));
+            }
+            prop_assert_eq!(answer.body.is_empty(), !has_content && status > 199);
             prop_assert!(status >= 200 || (status == 101 && asks));
             let upgrade = answer.field("upgrade");
             prop_assert!(upgrade.is_none() || status == 101 || status == 426);
@@ -536,7 +595,12 @@ proptest! {
             prop_assert_eq!(answer.status, 502);
             // How the body is coded is said by a field of the connection.
             let coded = before.contains_key("transfer-encoding");
-            prop_assert!(status < 200 || status == 502 || coded);
+            let fits = match said_length(&before) {
+                Ok(Some(length)) => [204, 205, 304].contains(&status) || length == 7,
+                Ok(None) => true,
+                Err(()) => [204, 205].contains(&status),
+            };
+            prop_assert!(status < 200 || status == 502 || coded || !fits);
         }
     }
 

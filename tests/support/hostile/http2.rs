@@ -229,11 +229,12 @@ async fn a_length_that_is_not_the_body_s_is_reset_by_h2() {
         if !body.is_empty() {
             http2.data(1, body.as_bytes(), true).await;
         }
-        let heard = http2.heard(1).await;
-        assert!(
-            matches!(heard, Heard::Reset(PROTOCOL_ERROR)),
-            "{lengths:?}: {heard:?}"
-        );
+        match http2.heard(1).await {
+            Heard::Reset(PROTOCOL_ERROR) => {}
+            // For h2 this is a zero. Until it sees that there is more, it is ours to refuse.
+            Heard::Answer(answer) if *lengths == [""] => _ = answer.problem(400),
+            heard => panic!("{lengths:?}: {heard:?}"),
+        }
     }
     // Where one has begun, its end has reached nobody, unless it had announced that there is no more than its head.
     for request in rig.backend.requests() {
