@@ -163,6 +163,12 @@ fn settle_host(parts: &mut request::Parts) -> Result<(), Refusal> {
     if !is_named {
         return Err(bad_request("the request has no Host"));
     }
+    let is_http =
+        |scheme: &str| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    // RFC 9110 §7.4. Who ends the TLS of a plain connection may well say `https`.
+    if !parts.uri.scheme_str().is_none_or(is_http) {
+        return Err(bad_request("the request's target is of another scheme"));
+    }
     if let Some(host) = host {
         parts.headers.insert(HOST, host);
     }

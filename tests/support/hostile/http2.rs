@@ -164,13 +164,18 @@ async fn a_path_begins_with_a_slash() {
     }
 }
 
-/// How a client has come is seen on its connection, whatever it says.
+/// How a client has come is seen on its connection, whatever it says: who ends its TLS may say `https`.
 #[tokio::test]
 async fn a_scheme_is_nothing_but_a_claim() {
     let rig = Rig::new().await;
-    for scheme in [&b"https"[..], b"ftp", b"file", b"javascript", b"HTTP"] {
+    for scheme in [&b"https"[..], b"HTTP", b"HttpS"] {
         let answer = rig.heard(&instead(":scheme", scheme)).await.answer();
         assert_eq!(answer.status, 200, "{scheme:?}");
+    }
+    // RFC 9110 §7.4: nothing here is of these.
+    for scheme in [&b"ftp"[..], b"file", b"javascript", b"ws"] {
+        let heard = rig.heard(&instead(":scheme", scheme)).await;
+        heard.answer().problem(400);
     }
     for request in rig.backend.requests() {
         assert_eq!(request.target, "/x/7");
