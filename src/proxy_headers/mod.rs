@@ -68,7 +68,7 @@
 //! | the layer answers | if |
 //! |---|---|
 //! | 204 | `OPTIONS *`, or an `OPTIONS` whose `Max-Forwards` is 0 |
-//! | 400 | there is no `Host` (but in HTTP/1.0), more than one, or one with a user name, without a host, or malformed; the target has no path, or is `*` for another method; `Max-Forwards` is no number; a `TRACE` has content |
+//! | 400 | there is no `Host` (but in HTTP/1.0), more than one, or one with a user name, without a host, or malformed; the target has no path, is `*` for another method, or of a scheme other than `http` and `https`; `Max-Forwards` or `Content-Length` is no number; a `TRACE` has content; a quote in a `Forwarded` that is to be believed has no end |
 //! | 431 | there are more than 24 000 different fields |
 //! | 500, with [`MissingPeer`] among its extensions | nobody has said where the request came from |
 //! | 501 | `CONNECT`, `TRACE`; the body is in a transfer coding other than `chunked` |

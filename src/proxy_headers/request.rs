@@ -112,7 +112,8 @@ pub(super) fn admit(
         &config.protected,
         peer,
         host.as_ref(),
-    );
+    )
+    .map_err(|_| bad_request("a quoted string of the request's Forwarded has no end"))?;
     config.add_via(headers, parts.version);
     Ok(Exchange {
         upgrade,

@@ -638,6 +638,38 @@ proptest! {
         }
     }
 
+    /// Whatever a client has claimed: when a proxy of ours has added to it, the first that is told is who that has seen.
+    #[test]
+    fn who_a_proxy_has_seen_can_not_make_himself_vanish(
+        claimed in value(),
+        rfc7239 in any::<bool>(),
+        quoted in any::<bool>(),
+        apart in any::<bool>(),
+    ) {
+        let (name, trusted) = match rfc7239 {
+            true => ("forwarded", TrustedHops::last(1).in_forwarded()),
+            false => ("x-forwarded-for", TrustedHops::last(1)),
+        };
+        let added = match (rfc7239, quoted) {
+            (true, true) => &b"for=\"203.0.113.9\";by=\"[::1]\""[..],
+            (true, false) => b"for=203.0.113.9;proto=https",
+            (false, _) => b"203.0.113.9",
+        };
+        let lines = match apart {
+            true => vec![claimed.as_bytes().to_vec(), added.to_vec()],
+            false => vec![[claimed.as_bytes(), b", ", added].concat()],
+        };
+        let mut request = get(&[]);
+        for line in lines {
+            let line = HeaderValue::from_bytes(&line).expect("a value");
+            request.headers_mut().append(HeaderName::from_static(name), line);
+        }
+        match admit(&layer().trusted_hops(trusted), request) {
+            Ok(head) => prop_assert_eq!(line(&head.headers, "x-forwarded-for"), Some("203.0.113.9, 192.0.2.7")),
+            Err(answer) => prop_assert!(answer.status == 400 && rfc7239 && !apart, "{:?}", answer),
+        }
+    }
+
     /// An address is read as it was written, in either style.
     #[test]
     fn an_address_is_read_as_it_was_written(addr in any::<IpAddr>(), port in any::<u16>(), rfc7239 in any::<bool>()) {
