@@ -235,7 +235,7 @@ impl UriTemplate {
         }
     }
 
-    fn at(&self, path_and_query: PathAndQuery) -> Uri {
+    pub(super) fn at(&self, path_and_query: PathAndQuery) -> Uri {
         let mut parts = http::uri::Parts::default();
         parts.path_and_query = Some(path_and_query);
         if let Some((scheme, authority)) = &self.target {
