@@ -240,7 +240,7 @@ fn model(read: &Read<'_>, params: &PathParams) -> Outcome {
                 let climbs = value
                     .split(['/', '\\'])
                     .any(|part| matches!(part, "." | ".."));
-                if value.is_empty() || climbs {
+                if value.is_empty() || climbs || value.contains('\0') {
                     return Outcome::BadValue;
                 }
                 if path.len() + value.len() > MAX_LEN {
