@@ -208,11 +208,15 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-/// Whether a server that decodes a path, and takes a backslash for a slash, would find a dot segment.
+/// Whether a server that decodes a path, takes a backslash for a slash, and the parameters off a segment, would find a dot
+/// segment.
 fn has_dots(path: &str) -> bool {
     let decoded = decode(path).expect("checked before");
     let mut segments = decoded.split(|byte| matches!(byte, b'/' | b'\\'));
-    segments.any(|segment| segment == b"." || segment == b"..")
+    segments.any(|segment| {
+        let name = segment.split(|byte| *byte == b';').next();
+        matches!(name, Some(b"." | b".."))
+    })
 }
 
 #[derive(Debug, PartialEq)]
@@ -240,7 +244,7 @@ fn model(read: &Read<'_>, params: &PathParams) -> Outcome {
                 let climbs = value
                     .split(['/', '\\'])
                     .any(|part| matches!(part, "." | ".."));
-                if value.is_empty() || climbs {
+                if value.is_empty() || climbs || value.contains('\0') {
                     return Outcome::BadValue;
                 }
                 if path.len() + value.len() > MAX_LEN {

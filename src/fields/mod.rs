@@ -1,12 +1,14 @@
-//! Header fields that belong to one connection and not to the message.
+//! Header fields that belong to one connection and not to the message, or that say where the message ends.
 
 mod credentials;
+mod length;
 mod trailers;
 
 use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
 
 pub(crate) use credentials::{drop_credentials, restore, withhold};
+pub(crate) use length::{said_length, settle_length};
 pub(crate) use trailers::{HeldTrailers, strip_trailers};
 
 /// The fields that concern one connection only (RFC 9110 §7.6.1), and those of a proxy's own (§11.7); and `Proxy`, which is

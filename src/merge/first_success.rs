@@ -12,7 +12,7 @@ use super::ledger::{Failure, Ledger, can_answer};
 use super::{Merge, MergeContext};
 use crate::body::{Chunks, Completeness, ResponseBody};
 use crate::error::{BoxError, Problem, discard};
-use crate::fields::strip_hop_by_hop;
+use crate::fields::{settle_length, strip_hop_by_hop};
 use crate::outcome::{BranchError, Gather};
 
 /// Answers with the first success (2xx), as that branch sent it; the other branches are dropped before it is returned.
@@ -22,6 +22,8 @@ use crate::outcome::{BranchError, Gather};
 /// place here, unless it fails before another succeeds.
 ///
 /// The branches are asked for whole representations (see [`Merge::prepare`]), and in any encoding that the client accepts.
+///
+/// A head over its bound (128 fields, 64 KiB), or with a `Content-Length` that is none, is no success.
 ///
 /// By default the body is streamed, frame by frame, once the head has come: what the body does then is past changing. With
 /// [`collected`](Self::collected) a branch has succeeded only when its whole body is here.
@@ -155,6 +157,8 @@ pub(super) fn winner<B>(
     }
     let completeness = Completeness::of(&response);
     strip_hop_by_hop(response.headers_mut(), &[]);
+    // A branch with none that can be settled is no winner.
+    let _ = settle_length(response.headers_mut());
     // The version is the branch's hop's.
     *response.version_mut() = Version::default();
     completeness.mark(&mut response);

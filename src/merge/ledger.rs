@@ -13,13 +13,16 @@ use crate::deadline::TimedOut;
 #[cfg(feature = "decompression")]
 use crate::decompression::DecompressionError;
 use crate::error::{BoxError, ClientFault, Problem, cause_ref, write_json_str};
-use crate::fields::{MAX_FIELDS, MAX_HEAD, is_oversized};
+use crate::fields::{MAX_FIELDS, MAX_HEAD, is_oversized, said_length};
 use crate::outcome::{BranchError, BranchId, Gather};
 use crate::rewrite::RewriteError;
 
-/// Whether a response can be answered with: it is a success, and its head is within the bounds of one that is passed on.
+/// Whether a response can be answered with: it is a success, its head is within the bounds of one that is passed on, and says
+/// no length that is none.
 pub(super) fn can_answer(status: StatusCode, headers: &HeaderMap) -> bool {
-    status.is_success() && !is_oversized(headers, MAX_FIELDS, MAX_HEAD)
+    status.is_success()
+        && !is_oversized(headers, MAX_FIELDS, MAX_HEAD)
+        && said_length(headers).is_ok()
 }
 
 /// What became of each branch, in declared order.
@@ -86,6 +89,9 @@ impl Failure {
         let oversized = is_oversized(&head.headers, MAX_FIELDS, MAX_HEAD);
         if oversized && head.status.is_success() {
             return Self::new(OVERSIZED);
+        }
+        if head.status.is_success() && said_length(&head.headers).is_err() {
+            return Self::new("its Content-Length is not one");
         }
         let told = match head.status {
             _ if oversized => None,

@@ -90,6 +90,25 @@ impl Node {
     }
 }
 
+/// What a request claims of a hop.
+pub(super) enum Claim {
+    Hop(Hop),
+    /// It is none.
+    Malformed,
+    /// It is in a line of which nobody knows where its elements are.
+    Illegible,
+}
+
+impl From<Option<Hop>> for Claim {
+    fn from(hop: Option<Hop>) -> Self {
+        hop.map_or(Self::Malformed, Self::Hop)
+    }
+}
+
+/// A line that had to be read is [illegible](Claim::Illegible).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Illegible;
+
 /// Replaces what `headers` claim of the way here by what is believed of it, and adds the peer.
 pub(super) fn rewrite(
     headers: &mut HeaderMap,
@@ -98,16 +117,16 @@ pub(super) fn rewrite(
     protected: &[HeaderName],
     peer: Option<Peer>,
     host: Option<&HeaderValue>,
-) {
+) -> Result<(), Illegible> {
     let Some(peer) = peer.filter(|_| style != ForwardedStyle::Omit) else {
         drop_claims(headers, trusted, |name| protected.contains(name));
-        return;
+        return Ok(());
     };
     let addr = peer.addr().ip().to_canonical();
     let mut hops = if trusted.reads_forwarded() {
-        trusted.believed(addr, from_forwarded(headers))
+        trusted.believed(addr, from_forwarded(headers))?
     } else {
-        trusted.believed(addr, from_x_forwarded(headers))
+        trusted.believed(addr, from_x_forwarded(headers))?
     };
     let mut own = Hop {
         node: Node::Addr(addr),
@@ -153,6 +172,7 @@ pub(super) fn rewrite(
     if style.has_forwarded() {
         put(headers, FORWARDED, list(&hops, write_element));
     }
+    Ok(())
 }
 
 /// What was not written by a proxy of ours is removed.
@@ -198,11 +218,11 @@ fn list(hops: &[Hop], write: fn(&mut String, &Hop) -> std::fmt::Result) -> Strin
 }
 
 /// From right to left, as that is how far the trust goes.
-fn from_x_forwarded(headers: &HeaderMap) -> impl Iterator<Item = Option<Hop>> {
+fn from_x_forwarded(headers: &HeaderMap) -> impl Iterator<Item = Claim> {
     tokens(headers, &X_FOR).rev().map(|token| {
-        let node = Node::parse(std::str::from_utf8(token).ok()?)?;
+        let node = std::str::from_utf8(token).ok().and_then(Node::parse);
         let (host, proto) = (None, None);
-        Some(Hop { node, host, proto })
+        node.map(|node| Hop { node, host, proto }).into()
     })
 }
 
@@ -247,17 +267,17 @@ fn is_port(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
-/// The elements of all `Forwarded` lines, from right to left as well, and no further than they are asked for; `None` for what
-/// is none.
-fn from_forwarded(headers: &HeaderMap) -> impl Iterator<Item = Option<Hop>> {
+/// The elements of all `Forwarded` lines, from right to left as well, and no further than they are asked for.
+fn from_forwarded(headers: &HeaderMap) -> impl Iterator<Item = Claim> {
     let lines = headers.get_all(header::FORWARDED).iter().rev();
     lines.flat_map(|line| {
         let elements = split_quoted(line.as_bytes(), b',');
-        // A quote that never ends: nobody knows where the elements are.
-        let ill = elements.is_none().then_some(None);
+        // A quote that never ends.
+        let ill = elements.is_none().then_some(Claim::Illegible);
         let elements = elements.unwrap_or_default().into_iter().rev();
         let elements = elements.filter(|element| !element.is_empty());
-        elements.map(parse_element).chain(ill)
+        let claims = elements.map(|element| parse_element(element).into());
+        claims.chain(ill)
     })
 }
 

@@ -51,26 +51,29 @@
 //! * A cookie that HTTP/2 has cut into several fields is one again (RFC 9113 §8.2.3).
 //! * Fields that claim where the request came from are removed, under every name that servers read, except what a
 //!   [trusted](TrustedHops) proxy wrote; then the peer is added, in the [style](ForwardedStyle) of your choice.
+//! * Of several equal `Content-Length` one is left.
 //! * `Max-Forwards` is counted down for `OPTIONS` and `TRACE` (RFC 9110 §7.6.2).
 //! * Trailers lose what no trailer may say (RFC 9110 §6.5.1), and are never merged into the head.
 //!
 //! # Responses
 //!
 //! The fields of the connection are removed, trailers are held to the same rule, and the head is within its bounds
-//! ([fields](ProxyHeadersLayer::max_response_fields), [bytes](ProxyHeadersLayer::max_response_head_bytes)). A `101` passes
-//! if it is to a protocol that the request asked for and [may](ProxyHeadersLayer::allow_upgrade); connecting the two ends is
-//! up to the server, as the example `hyper_proxy` shows.
+//! ([fields](ProxyHeadersLayer::max_response_fields), [bytes](ProxyHeadersLayer::max_response_head_bytes)). It says one
+//! `Content-Length` or none, and none that is not its content's (RFC 9110 §8.6). A 204, 205 or 304 has no content, and no
+//! trailers: what the backend sends along is dropped unread. A `101` passes if it is to a protocol that the request asked for
+//! and [may](ProxyHeadersLayer::allow_upgrade); connecting the two ends is up to the server, as the example `hyper_proxy`
+//! shows.
 //!
 //! # Answers
 //!
 //! | the layer answers | if |
 //! |---|---|
 //! | 204 | `OPTIONS *`, or an `OPTIONS` whose `Max-Forwards` is 0 |
-//! | 400 | there is no `Host` (but in HTTP/1.0), more than one, or one with a user name, without a host, or malformed; the target has no path, or is `*` for another method; `Max-Forwards` is no number; a `TRACE` has content |
+//! | 400 | there is no `Host` (but in HTTP/1.0), more than one, or one with a user name, without a host, or malformed; the target has no path, is `*` for another method, or of a scheme other than `http` and `https`; `Max-Forwards` or `Content-Length` is no number; a `TRACE` has content; a quote in a `Forwarded` that is to be believed has no end |
 //! | 431 | there are more than 24 000 different fields |
 //! | 500, with [`MissingPeer`] among its extensions | nobody has said where the request came from |
 //! | 501 | `CONNECT`, `TRACE`; the body is in a transfer coding other than `chunked` |
-//! | 502 | the response is an interim one, changes to a protocol that was not asked for, is in a transfer coding other than `chunked`, or its head is over the bound |
+//! | 502 | the response is an interim one, changes to a protocol that was not asked for, is in a transfer coding other than `chunked`, has a `Content-Length` that is none or not that of its content, or its head is over the bound |
 //!
 //! The answer to `HEAD`, whoever has made it, has the length of its content and no content: over HTTP/2, hyper's server would
 //! send it.

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, Response, StatusCode, Uri, Version, request};
 use super::forwarded::{self, is_host, is_token};
 use super::layer::Config;
 use crate::error::Problem;
-use crate::fields::{is_coded, strip_hop_by_hop, tokens};
+use crate::fields::{is_coded, settle_length, strip_hop_by_hop, tokens};
 use crate::params::Peer;
 
 /// Why a request is not passed on.
@@ -56,6 +56,8 @@ pub(super) struct Exchange {
     /// Whether it could have asked for one: it has no content; HTTP/1.0 has none, and a stream of HTTP/2 can't become
     /// another protocol (RFC 9113 §8.6).
     pub(super) may_upgrade: bool,
+    /// Whether a success opens a tunnel: it is a `CONNECT`.
+    pub(super) may_open_tunnel: bool,
 }
 
 /// The most names in a head: `HeaderMap` panics where it would come to hold more than 24 576, and some are ours.
@@ -92,6 +94,7 @@ pub(super) fn admit(
         .then(|| upgrade(headers, &config.upgrades))
         .flatten();
     strip_hop_by_hop(headers, &config.unnamable);
+    settle_length(headers).map_err(|_| bad_request("the request's Content-Length is not one"))?;
     if parts.version >= Version::HTTP_2 {
         put_cookie_together(headers);
     }
@@ -109,11 +112,13 @@ pub(super) fn admit(
         &config.protected,
         peer,
         host.as_ref(),
-    );
+    )
+    .map_err(|_| bad_request("a quoted string of the request's Forwarded has no end"))?;
     config.add_via(headers, parts.version);
     Ok(Exchange {
         upgrade,
         may_upgrade,
+        may_open_tunnel: parts.method == Method::CONNECT,
     })
 }
 
@@ -158,6 +163,12 @@ fn settle_host(parts: &mut request::Parts) -> Result<(), Refusal> {
     };
     if !is_named {
         return Err(bad_request("the request has no Host"));
+    }
+    let is_http =
+        |scheme: &str| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    // RFC 9110 §7.4. Who ends the TLS of a plain connection may well say `https`.
+    if !parts.uri.scheme_str().is_none_or(is_http) {
+        return Err(bad_request("the request's target is of another scheme"));
     }
     if let Some(host) = host {
         parts.headers.insert(HOST, host);

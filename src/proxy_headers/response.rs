@@ -2,20 +2,33 @@
 
 use http::header::{CONTENT_LENGTH, HeaderValue, UPGRADE};
 use http::{StatusCode, Version, response};
+use http_body::SizeHint;
 
 use super::layer::Config;
 use super::request::{Exchange, Refusal, allowed_protocols, put_upgrade};
-use crate::fields::{is_coded, is_oversized, strip_hop_by_hop, tokens};
+use crate::fields::{is_coded, is_oversized, settle_length, strip_hop_by_hop, tokens};
 
 const fn bad_gateway(detail: &'static str) -> Refusal {
     Refusal::Problem(StatusCode::BAD_GATEWAY, detail)
 }
 
-/// Makes `head` what this proxy sends back.
+/// Whether what has this status has no content (RFC 9110 §15.3.5, §15.3.6, §15.4.5), whatever the backend sends along: over
+/// HTTP/2, hyper's server would send it on.
+pub(super) fn is_without_content(status: StatusCode) -> bool {
+    [
+        StatusCode::NO_CONTENT,
+        StatusCode::RESET_CONTENT,
+        StatusCode::NOT_MODIFIED,
+    ]
+    .contains(&status)
+}
+
+/// Makes `head` what this proxy sends back. `content` is what its body says of itself, if it is not left out for `HEAD`.
 pub(super) fn pass_back(
     config: &Config,
     exchange: &Exchange,
     head: &mut response::Parts,
+    content: Option<SizeHint>,
 ) -> Result<(), Refusal> {
     if is_oversized(&head.headers, config.max_fields, config.max_head) {
         return Err(bad_gateway("the head of the response is over its bound"));
@@ -40,6 +53,7 @@ pub(super) fn pass_back(
         .then(|| allowed_protocols(&head.headers, &config.upgrades))
         .flatten();
     strip_hop_by_hop(&mut head.headers, &config.unnamable);
+    settle_content(exchange, head, content)?;
     if let Some(protocols) = upgrade.or(required) {
         put_upgrade(&mut head.headers, protocols);
     }
@@ -47,11 +61,40 @@ pub(super) fn pass_back(
     // How the backend speaks is between us and it: a server takes this for its own version (RFC 9112 §2.3), and would end a
     // body by closing, which no caller can tell from one that broke off.
     head.version = Version::HTTP_11;
-    if head.status == StatusCode::NO_CONTENT {
-        // RFC 9110 §8.6.
-        head.headers.remove(CONTENT_LENGTH);
-    }
     Ok(())
+}
+
+/// One length, which is that of the content; or none, where there is to be none.
+///
+/// What has no content, such as the answer to `HEAD`, could do without a length that is none. But the answer to `GET` with
+/// the same head is a 502, and a backend of which nobody knows where its answers end is no better for this one.
+fn settle_content(
+    exchange: &Exchange,
+    head: &mut response::Parts,
+    content: Option<SizeHint>,
+) -> Result<(), Refusal> {
+    let status = head.status;
+    let opens_tunnel = exchange.may_open_tunnel && status.is_success();
+    let has_none = is_without_content(status) && status != StatusCode::NOT_MODIFIED;
+    if status.is_informational() || opens_tunnel || has_none {
+        // RFC 9110 §8.6, §9.3.6, §15.3.6: there is nothing to say.
+        head.headers.remove(CONTENT_LENGTH);
+        return Ok(());
+    }
+    let said = settle_length(&mut head.headers)
+        .map_err(|_| bad_gateway("the response's Content-Length is not one"))?;
+    // That of a 304 is the one that the content would have.
+    let content = content.filter(|_| status != StatusCode::NOT_MODIFIED);
+    let fits = |said: u64, content: SizeHint| {
+        content.lower() <= said && content.upper().is_none_or(|upper| said <= upper)
+    };
+    match said.zip(content) {
+        // A server believes the head: who reads the answer would wait for more, or take the rest for the next one.
+        Some((said, content)) if !fits(said, content) => Err(bad_gateway(
+            "the response's Content-Length is not that of its content",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The one protocol that the response changes to, if that was asked for.

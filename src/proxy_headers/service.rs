@@ -7,14 +7,14 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
-use http_body::Body;
+use http_body::{Body, SizeHint};
 use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::ProxyHeadersBody;
 use super::layer::Config;
 use super::request::{Exchange, Refusal, admit};
-use super::response::pass_back;
+use super::response::{is_without_content, pass_back};
 use crate::body::{ResponseBody, without_content};
 
 /// The service of [`ProxyHeadersLayer`](super::ProxyHeadersLayer).
@@ -111,8 +111,17 @@ where
                 config,
             } => {
                 let (mut head, body) = ready!(future.poll(cx))?.into_parts();
-                pass_back(config, exchange, &mut head).map(|()| {
-                    let body = ResponseBody::inner(ProxyHeadersBody::new(body));
+                let content = match body.is_end_stream() {
+                    true if *this.is_head => None,
+                    true => Some(SizeHint::with_exact(0)),
+                    false => Some(body.size_hint()),
+                };
+                pass_back(config, exchange, &mut head, content).map(|()| {
+                    // The rest of it is given up: nobody reads what may have no end.
+                    let body = match is_without_content(head.status) {
+                        true => ResponseBody::empty(),
+                        false => ResponseBody::inner(ProxyHeadersBody::new(body)),
+                    };
                     Response::from_parts(head, body)
                 })
             }

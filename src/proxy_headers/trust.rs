@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use super::forwarded::Hop;
+use super::forwarded::{Claim, Hop, Illegible};
 use crate::error::BuildError;
 
 /// Which proxies in front of this one are believed when they say for whom they ask.
@@ -131,23 +131,30 @@ impl TrustedHops {
     }
 
     /// The hops that are believed, from left to right, of those that a request claims, from right to left.
+    ///
+    /// A hop that is none ends them: one who is believed has said it. But a line can be illegible by what stood in it before
+    /// one who is believed added to it. If that ended them as well, whoever sends a single quote would be taken for the last
+    /// of our own proxies.
     pub(super) fn believed(
         &self,
         peer: IpAddr,
-        mut claimed: impl Iterator<Item = Option<Hop>>,
-    ) -> Vec<Hop> {
+        mut claimed: impl Iterator<Item = Claim>,
+    ) -> Result<Vec<Hop>, Illegible> {
         let mut hops = Vec::new();
         let mut addr = Some(peer);
         // What nobody believes isn't even read.
         while self.believes(addr, hops.len()) {
-            let Some(Some(hop)) = claimed.next() else {
-                break;
-            };
-            addr = hop.node.addr();
-            hops.push(hop);
+            match claimed.next() {
+                Some(Claim::Hop(hop)) => {
+                    addr = hop.node.addr();
+                    hops.push(hop);
+                }
+                Some(Claim::Illegible) => return Err(Illegible),
+                Some(Claim::Malformed) | None => break,
+            }
         }
         hops.reverse();
-        hops
+        Ok(hops)
     }
 }
 

@@ -8,7 +8,8 @@ use std::task::{Context, Poll};
 
 use http::header::HOST;
 use http::request::Parts;
-use http::{Request, Uri};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Uri};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -38,7 +39,8 @@ impl RewriteLayer {
 
     /// Appends the request's own path and query to the template's path, as they are: for a reverse proxy, which sends on
     /// whatever it is asked for. A path with a dot segment, which could climb out of the template's, is refused: a
-    /// [`RewriteError::Value`].
+    /// [`RewriteError::Value`]. So is one with a raw `\` or an encoded NUL, which not every server reads as what it is.
+    /// `OPTIONS *` is sent on as that, to the template's authority.
     ///
     /// ```
     /// # use http::Request;
@@ -100,7 +102,11 @@ impl RewriteLayer {
             }
             None => parts.extensions.get().unwrap_or(&none),
         };
-        if self.keeps_path {
+        // It asks about a server, not about anything below a path (RFC 9110 §9.3.7).
+        let is_about_server = parts.method == Method::OPTIONS && parts.uri.path() == "*";
+        if self.keeps_path && is_about_server {
+            Ok(self.template.at(PathAndQuery::from_static("*")))
+        } else if self.keeps_path {
             self.template.expand_before(params, &parts.uri)
         } else {
             self.template.expand(params)

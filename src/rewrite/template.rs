@@ -184,8 +184,8 @@ impl UriTemplate {
     /// # Errors
     ///
     /// [`RewriteError::Missing`] if a placeholder has no value, [`RewriteError::Value`] if a value in the path is empty or
-    /// holds a dot segment, or if the whole is too long for a URI (65 534 bytes). A value is one segment, whatever it holds: its
-    /// slashes are encoded.
+    /// holds a dot segment or a NUL, or if the whole is too long for a URI (65 534 bytes). A value is one segment, whatever it
+    /// holds: its slashes are encoded.
     pub fn expand(&self, params: &PathParams) -> Result<Uri, RewriteError> {
         Ok(self.at(self.own_path_and_query(params)?))
     }
@@ -213,6 +213,11 @@ impl UriTemplate {
         if has_dot_segment(rest) {
             return Err(refused("the request's path holds a dot segment"));
         }
+        // What some servers read as `/`, and what others read as the end.
+        let path = rest.split('?').next().unwrap_or_default();
+        if path.contains('\\') || path.contains("%00") {
+            return Err(refused("the request's path holds a backslash or a NUL"));
+        }
         let own = self.own_path_and_query(params)?;
         let base = own.path().trim_end_matches('/');
         if base.is_empty() {
@@ -236,7 +241,7 @@ impl UriTemplate {
         }
     }
 
-    fn at(&self, path_and_query: PathAndQuery) -> Uri {
+    pub(super) fn at(&self, path_and_query: PathAndQuery) -> Uri {
         let mut parts = http::uri::Parts::default();
         parts.path_and_query = Some(path_and_query);
         if let Some((scheme, authority)) = &self.target {
@@ -257,6 +262,11 @@ impl UriTemplate {
                     };
                     if *position == Position::Path && !is_safe_in_path(value) {
                         return Err(bad_value(name));
+                    }
+                    // Some servers would read the path no further.
+                    if *position == Position::Path && value.contains('\0') {
+                        let why = format!("the path parameter {name:?} holds a NUL");
+                        return Err(RewriteError::Value(ClientFault::bad_request(why)));
                     }
                     // Encoded it is no shorter: before the memory is spent, for each placeholder again.
                     if value.len() > MAX_LEN.saturating_sub(out.len()) {

@@ -6,8 +6,11 @@ use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
-use tower::ServiceExt;
+use tower::{ServiceBuilder, ServiceExt};
 use watershed::client::Client;
+use watershed::merge::PassthroughLayer;
+use watershed::proxy_headers::{ForwardedStyle, ProxyHeadersLayer};
+use watershed::rewrite::{RewriteLayer, UriTemplate};
 
 use crate::common::{Server, call, client, echo_server, get, read, within};
 
@@ -39,6 +42,40 @@ async fn a_connection_is_kept_and_used_again() {
         }
     })
     .await;
+}
+
+/// RFC 9110 §9.3.7, through the stack of a reverse proxy: not below the path that others are sent to.
+#[tokio::test]
+async fn options_about_the_server_is_sent_as_that() {
+    for base in ["", "/", "/v1"] {
+        let server = Server::bind().await;
+        let proxy = ServiceBuilder::new()
+            .layer(
+                ProxyHeadersLayer::new()
+                    .forwarded(ForwardedStyle::Omit)
+                    .forward_options_asterisk(),
+            )
+            .layer(PassthroughLayer::new())
+            .layer(RewriteLayer::new(UriTemplate::new(&server.uri(base))).keep_path())
+            .service(Client::new());
+        let request = Request::options("*")
+            .header("host", "caller.test")
+            .body(Full::<Bytes>::default())
+            .unwrap();
+        let served = async {
+            let mut peer = server.accept().await;
+            let head = peer.request().await;
+            peer.send("HTTP/1.1 204 No Content\r\nAllow: GET\r\n\r\n")
+                .await;
+            (head, peer)
+        };
+        let (answer, (head, _peer)) = tokio::join!(within(proxy.oneshot(request)), served);
+        let Ok(answer) = answer;
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+        assert_eq!(answer.headers()["allow"], "GET");
+        let expected = format!("OPTIONS * HTTP/1.1\r\nhost: {}\r\n\r\n", server.address);
+        assert_eq!(head.to_lowercase(), expected.to_lowercase());
+    }
 }
 
 #[tokio::test]

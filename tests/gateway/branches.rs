@@ -364,7 +364,6 @@ async fn a_value_can_not_leave_its_place() {
         ("a%26user%3d8", "a%26user%3D8"),
         ("a&user=8", "a%26user%3D8"),
         ("a%23b", "a%23b"),
-        ("a%00b", "a%00b"),
         ("a%0d%0aX-Injected:%201", "a%0D%0AX-Injected%3A%201"),
         ("a+b%20c", "a%2Bb%20c"),
         ("%7bid%7d", "%7Bid%7D"),
@@ -382,7 +381,7 @@ async fn a_value_can_not_leave_its_place() {
         assert_eq!(a, &format!("/users/{encoded}"), "{value}");
         assert_eq!(b, &format!("/orders?user={encoded}"), "{value}");
     }
-    assert_eq!(rig.a.requests().len(), 19);
+    assert_eq!(rig.a.requests().len(), 18);
 }
 
 // B13
@@ -402,6 +401,8 @@ async fn a_value_that_would_climb_is_refused() {
         "..%5cadmin",
         "%2e%2e%5cadmin",
         "a%2f%2e%2e",
+        "a%00b",
+        "..%00",
         "%",
         "%2",
         "%zz",

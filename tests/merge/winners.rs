@@ -86,12 +86,12 @@ fn the_first_success_is_the_answer_and_the_others_are_gone_before_it() {
     }
 }
 
-// B20
-#[test]
-fn a_head_over_its_bound_is_no_answer() {
-    type Merged = BoxCloneSyncService<Request<Empty<Bytes>>, Answering, Infallible>;
-    type Make = fn(usize) -> (Vec<Replies>, Merged);
-    let merges: [Make; 3] = [
+type Merged = BoxCloneSyncService<Request<Empty<Bytes>>, Answering, Infallible>;
+type Make = fn(usize) -> (Vec<Replies>, Merged);
+
+/// The merges that pass the head of a branch on.
+fn merges() -> [Make; 3] {
+    [
         |number| {
             let (hands, service) = hands(FirstSuccess::new(), number);
             (hands, BoxCloneSyncService::new(service))
@@ -104,7 +104,12 @@ fn a_head_over_its_bound_is_no_answer() {
             let (hands, service) = hands(Quorum::of(1), number);
             (hands, BoxCloneSyncService::new(service))
         },
-    ];
+    ]
+}
+
+// B20
+#[test]
+fn a_head_over_its_bound_is_no_answer() {
     let many = |headers: &mut HeaderMap, fields: usize| {
         for field in 0..fields {
             let name = HeaderName::try_from(format!("x-{field}")).unwrap();
@@ -115,7 +120,7 @@ fn a_head_over_its_bound_is_no_answer() {
         let value = HeaderValue::try_from("v".repeat(bytes)).unwrap();
         headers.insert("x-long", value);
     };
-    for hands_of in merges {
+    for hands_of in merges() {
         for (fields, bytes, passes) in [
             (127, 0, true),
             (128, 0, false),
@@ -133,6 +138,44 @@ fn a_head_over_its_bound_is_no_answer() {
             hands[0].finish(response);
             if passes {
                 assert_by(assert_ready!(call.poll()).expect("infallible"), 0, 200);
+                continue;
+            }
+            assert_pending!(call.poll());
+            assert!(feed.is_dropped());
+            finish(&hands, 1, 200);
+            assert_by(assert_ready!(call.poll()).expect("infallible"), 1, 200);
+        }
+    }
+}
+
+// B26
+#[test]
+fn a_head_with_a_length_that_is_none_is_no_answer() {
+    for hands_of in merges() {
+        for (lengths, passes) in [
+            (&["6"][..], true),
+            (&["6", "6"], true),
+            (&["6, 6"], true),
+            (&["6", "7"], false),
+            (&["6, 7"], false),
+            (&["+6"], false),
+            (&[""], false),
+        ] {
+            let (hands, mut service) = hands_of(2);
+            let mut call = task::spawn(service.call(get("/")));
+            assert_pending!(call.poll());
+            let (mut response, feed) = by(0, 200);
+            for length in lengths {
+                let length = HeaderValue::from_static(length);
+                response.headers_mut().append("content-length", length);
+            }
+            hands[0].finish(response);
+            if passes {
+                let response = assert_ready!(call.poll()).expect("infallible");
+                let lines = response.headers().get_all("content-length");
+                assert!(lines.iter().all(|line| line == "6"));
+                assert!(lines.iter().count() <= 1);
+                assert_by(response, 0, 200);
                 continue;
             }
             assert_pending!(call.poll());

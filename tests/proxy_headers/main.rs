@@ -5,6 +5,7 @@
 mod bodies;
 mod forwarded;
 mod hops;
+mod lengths;
 mod methods;
 mod oracle;
 mod properties;

@@ -90,6 +90,12 @@ fn options_about_this_server_is_answered_by_it() {
         "/"
     );
 
+    // RFC 9112 §3.2.4 wants the same of a target without a path, which `http` does not tell from `/`.
+    assert_eq!(
+        passed(&layer(), request("OPTIONS http://a HTTP/1.1", &[HOST])).uri,
+        "/"
+    );
+
     let layer = layer().forward_options_asterisk();
     assert_eq!(passed(&layer, asterisk()).uri, "*");
     assert_refused(&layer, request("GET * HTTP/1.1", &[HOST]), 400);

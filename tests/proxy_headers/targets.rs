@@ -185,7 +185,7 @@ fn the_authority_of_the_target_wins_and_goes_no_further() {
         ),
         ("http://a/..//./x", "a", "/..//./x"),
         ("http://a/%2e%2e/%2F", "a", "/%2e%2e/%2F"),
-        ("ftp://a/x", "a", "/x"),
+        ("HTTPS://a/x", "a", "/x"),
     ] {
         for version in ["HTTP/1.0", "HTTP/1.1", "HTTP/2"] {
             for method in ["GET", "POST", "OPTIONS", "X-OTHER"] {
@@ -202,6 +202,11 @@ fn the_authority_of_the_target_wins_and_goes_no_further() {
         }
     }
     for target in [
+        "ftp://a/x",
+        "file://a/x",
+        "javascript://a/x",
+        "httpss://a/x",
+        "ws://a/x",
         "http://user@a/",
         "http://user:password@a/",
         "http://a:65536/",

@@ -1,6 +1,6 @@
 //! What a backend can't make a proxy say.
 
-use super::{Ask, BOTH_PROTOCOLS};
+use super::{Ask, BOTH_PROTOCOLS, Protocol};
 use crate::backend::{Backend, answer};
 
 // B29
@@ -100,6 +100,18 @@ async fn an_old_backend_is_answered_for_in_our_version() {
 
 // B24
 #[tokio::test]
+async fn a_205_has_no_content() {
+    let backend = Backend::answers(answer("205 Reset Content", &[], "EVIL"));
+    let server = crate::front(&backend, 0).await;
+    for protocol in BOTH_PROTOCOLS {
+        let answer = server.ask(protocol, &Ask::get("/x/7")).await;
+        assert_eq!((answer.status, answer.text()), (205, ""));
+        assert_ne!(answer.field("content-length"), Some("4"));
+    }
+}
+
+// B24
+#[tokio::test]
 async fn a_204_has_no_length() {
     let bytes = "HTTP/1.1 204 No Content\r\nContent-Length: 46\r\n\r\n";
     let backend = Backend::closes_after(bytes);
@@ -107,5 +119,55 @@ async fn a_204_has_no_length() {
     for protocol in BOTH_PROTOCOLS {
         let answer = server.ask(protocol, &Ask::get("/x/7")).await;
         assert_eq!((answer.status, answer.field("content-length")), (204, None));
+    }
+}
+
+/// B26: of several equal lengths one is passed on; what is none is no answer, also where there is no content to cut by it, and
+/// what was asked for behind it is answered.
+#[tokio::test]
+async fn a_length_is_one_or_the_answer_is_none() {
+    for (lengths, is_one) in [
+        ("Content-Length: 4", true),
+        ("Content-Length: 4\r\nContent-Length: 4", true),
+        ("Content-Length: 4, 4", true),
+        ("Content-Length: 4,4", true),
+        ("Content-Length: 4 , 4", true),
+        ("Content-Length: 4\r\nContent-Length: 5", false),
+        ("Content-Length: 4, 5", false),
+        ("Content-Length: , 4", false),
+        ("Content-Length: ", false),
+        ("Content-Length: abc", false),
+        ("Content-Length: +4", false),
+        ("Content-Length: 0x4", false),
+    ] {
+        let backend = Backend::replies(move |request| {
+            let content = if request.method == "HEAD" { "" } else { "true" };
+            let kind = "Content-Type: application/json";
+            format!("HTTP/1.1 200 OK\r\n{kind}\r\n{lengths}\r\n\r\n{content}").into_bytes()
+        });
+        let server = crate::front(&backend, 0).await;
+        let (head, get) = (Ask::new("HEAD", "/x/7"), Ask::get("/x/7"));
+        let status = if is_one { 200 } else { 502 };
+        for _ in 0..2 {
+            let mut caller = server.connect().await;
+            caller.send([head.http1().0, get.http1().0].concat()).await;
+            for answer in [
+                caller.answer_to_head().await,
+                server.ask(Protocol::Http2, &head).await,
+            ] {
+                assert_eq!(answer.status, status, "{lengths}: {answer:?}");
+                assert!(!is_one || answer.field("content-length") == Some("4"));
+            }
+            for answer in [
+                caller.answer().await,
+                server.ask(Protocol::Http2, &get).await,
+            ] {
+                match is_one {
+                    true => assert_eq!((answer.status, answer.text()), (200, "true")),
+                    false => _ = answer.problem(502),
+                }
+                assert!(!is_one || answer.field("content-length") == Some("4"));
+            }
+        }
     }
 }
