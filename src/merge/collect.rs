@@ -62,9 +62,7 @@ where
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Collected, BranchError<BoxError>>> {
         match catch_unwind(AssertUnwindSafe(|| self.body.poll(cx))) {
             Ok(polled) => polled.map_err(|error| BranchError::Service(error.into())),
-            Err(payload) => {
-                Poll::Ready(Err(BranchError::Panicked(panic_message(payload.as_ref()))))
-            }
+            Err(payload) => Poll::Ready(Err(BranchError::Panicked(panic_message(payload)))),
         }
     }
 

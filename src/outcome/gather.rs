@@ -16,7 +16,7 @@ use super::roster::{Member, Place};
 use super::slab::{Slot, SlotProj, Slots};
 use super::{BranchError, BranchId, Outcome};
 use crate::deadline::{Deadline, Timer};
-use crate::error::panic_message;
+use crate::error::{contain, panic_message};
 
 /// A [`Stream`] of one [`Outcome`] per branch, in completion order. Outcomes of one sweep come in declared order.
 ///
@@ -85,7 +85,7 @@ where
                 }
             }));
             if let Err(payload) = made {
-                let message = panic_message(payload.as_ref());
+                let message = panic_message(payload);
                 gather.declare(index, Err(BranchError::Panicked(message)));
                 index += 1;
             }
@@ -172,7 +172,7 @@ where
                 if let Err(payload) = polled {
                     let index = woken.trailing_zeros() as usize;
                     woken &= woken - 1;
-                    self.blame(index, payload.as_ref(), &mut now);
+                    self.blame(index, payload, &mut now);
                 }
             }
         }
@@ -191,11 +191,11 @@ where
     }
 
     /// The branch has panicked: while it was polled, or, once it had finished, on its way out. Then its output stands.
-    fn blame(&mut self, index: usize, payload: &(dyn Any + Send), now: &mut Option<Instant>) {
+    fn blame(&mut self, index: usize, payload: Box<dyn Any + Send>, now: &mut Option<Instant>) {
+        let message = panic_message(payload);
         if let SlotProj::Running { since, .. } = self.slots.get(index).project() {
             let elapsed = elapsed(*since, now);
-            let failed = Err(BranchError::Panicked(panic_message(payload)));
-            self.finish_quietly(index, failed, elapsed);
+            self.finish_quietly(index, Err(BranchError::Panicked(message)), elapsed);
         }
     }
 
@@ -214,7 +214,7 @@ where
 
     /// The same where no guard stands around it.
     fn finish_quietly(&mut self, index: usize, output: F::Output, elapsed: Duration) {
-        let _ = catch_unwind(AssertUnwindSafe(|| self.finish(index, output, elapsed)));
+        contain(|| self.finish(index, output, elapsed));
     }
 
     fn expire(&mut self) {
@@ -316,7 +316,7 @@ impl<F: Future> Drop for Gather<F> {
             let index = left.trailing_zeros() as usize;
             left &= left - 1;
             let mut slot = self.slots.get(index);
-            let _ = catch_unwind(AssertUnwindSafe(|| slot.set(Slot::Empty)));
+            contain(|| slot.set(Slot::Empty));
         }
     }
 }

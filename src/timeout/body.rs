@@ -1,7 +1,6 @@
 //! The body that is held to its call's deadline, and to a limit between its frames.
 
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -16,7 +15,7 @@ use tokio::time::{Instant, Sleep};
 use super::clock::Clock;
 use crate::body::Chunks;
 use crate::deadline::{InlineTimer, Phase, TimedOut};
-use crate::error::BoxError;
+use crate::error::{BoxError, contain};
 
 pin_project! {
     /// A body that ends with [`TimedOut`](crate::deadline::TimedOut) if it has not ended at the deadline of its call, or
@@ -99,7 +98,7 @@ impl<B> TimeoutBody<B> {
     /// ## Open => (Rest | Failed)
     fn finish(self: Pin<&mut Self>, end: State<B>) {
         let mut state = self.project().state;
-        let _ = catch_unwind(AssertUnwindSafe(|| state.set(end)));
+        contain(|| state.set(end));
     }
 }
 

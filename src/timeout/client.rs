@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use super::body::{Limits, TimeoutBody};
 use super::call::{Call, Launch, ToCall};
 use super::clock::Clock;
 use crate::deadline::Deadline;
-use crate::error::{BoxError, BuildError};
+use crate::error::{BoxError, BuildError, contain};
 
 /// Fails calls that take too long with [`TimedOut`](crate::deadline::TimedOut): see the [module docs](super).
 #[derive(Debug, Clone, Copy)]
@@ -168,7 +167,7 @@ where
             if last_look {
                 let timed_out = call.timed_out();
                 // Late work that panics as it goes must not take the error along.
-                let _ = catch_unwind(AssertUnwindSafe(|| call.finish()));
+                contain(|| call.finish());
                 return Poll::Ready(Err(timed_out.into()));
             }
             last_look = true;

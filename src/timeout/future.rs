@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -14,10 +13,11 @@ use tower::Service;
 use super::answer::{Asked, given_up};
 use super::body::{Limits, TimeoutBody};
 use super::call::{Call, Launch};
-use super::core::{Core, Sealed, Write, apply, discard};
+use super::core::{Core, Sealed, Write, apply, discard_each};
 use super::layer::{Policy, Scope};
 use super::service::Prepare;
 use crate::body::ResponseBody;
+use crate::error::contain;
 
 pin_project! {
     /// The future of [`Timeout`](super::Timeout).
@@ -165,11 +165,10 @@ where
         let timed_out = this.call.timed_out();
         let pinned = this.seal.seal(Sealed::Deadline);
         // Late work that panics as it goes must not take the answer along.
-        let call = AssertUnwindSafe(|| this.call.finish());
-        let _ = catch_unwind(call);
+        contain(|| this.call.finish());
         let answer = this.policy.answer.make(&timed_out, pinned, *this.asked);
         if let Some(hook) = &this.policy.on_timeout {
-            let _ = catch_unwind(AssertUnwindSafe(|| hook(&timed_out)));
+            contain(|| hook(&timed_out));
         }
         answer.map(ResponseBody::own)
     }
@@ -192,7 +191,7 @@ impl Seal {
 impl Drop for Seal {
     fn drop(&mut self) {
         if self.core.is_some() {
-            discard(self.seal(Sealed::Cancelled));
+            discard_each(self.seal(Sealed::Cancelled));
         }
     }
 }

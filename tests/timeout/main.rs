@@ -8,6 +8,7 @@ mod detach;
 mod edge;
 mod headers;
 mod inherited;
+mod panics;
 mod wire;
 
 #[path = "../support/mod.rs"]
