@@ -24,7 +24,7 @@ pin_project! {
     /// The deadline is absolute: a body that drips is ended as one that stalls, and so is one that has its next frame ready
     /// whenever its reader comes. Only a body that says how long it is, and whose rest is there, all of it, at the first
     /// look after the deadline, may be read out: its reader is late and not the body. That rest is held for it, and is at
-    /// most 64 MiB in 65 536 frames. An idle limit counts only while the reader waits. After the error the body is over,
+    /// most 1 MiB in 8192 frames. An idle limit counts only while the reader waits. After the error the body is over,
     /// and the inner one gone. Frames, trailers, `size_hint` and `is_end_stream` pass through.
     #[derive(Debug)]
     pub struct TimeoutBody<B> {
@@ -190,10 +190,10 @@ struct Rest {
 }
 
 impl Rest {
-    const MAX_BYTES: u64 = 64 * 1024 * 1024;
+    const MAX_BYTES: u64 = 1024 * 1024;
 
-    /// What a merge answers with may be as many: eight parts of 1 MiB, in frames of 128 bytes.
-    const MAX_FRAMES: usize = 64 * 1024;
+    /// What a merge answers with may be as many: so many bytes, in frames of 128.
+    const MAX_FRAMES: usize = 8 * 1024;
 
     fn new(first: Frame<Bytes>) -> Self {
         let mut rest = Self::default();

@@ -39,7 +39,8 @@ pub enum Scope {
     Head,
     /// The head and all of the body, by the same instant. A body that is not over then ends with [`TimedOut`], which the
     /// client sees as one that was cut short. One that says how long it is, and whose rest is there when its reader first
-    /// looks after that instant, all of it, was finished in time, and may be read out: up to 64 MiB in 65 536 frames.
+    /// looks after that instant, all of it, was finished in time, and may be read out: up to 1 MiB in 8192 frames,
+    /// which are held for it.
     HeadAndBody,
 }
 
