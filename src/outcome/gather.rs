@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -273,23 +273,30 @@ where
     /// ## Running => (Running | Expired) => Empty
     ///
     /// What has finished goes out first, once all that may run has been started: a branch that was skipped, or an outcome
-    /// that is still to be taken, keeps no other waiting. The task is registered *before* the bits are taken, so that a branch woken in between wakes it again. The deadline is looked at last, and only while
-    /// something is unfinished: at a tie, finished work wins.
+    /// that is still to be taken, keeps no other waiting. The task is registered *before* the bits are taken, so that a branch
+    /// woken in between wakes it again. The deadline is looked at last, and only while something is unfinished: at a tie,
+    /// finished work wins. As it may have come after the branches were looked at, those that have been woken since are asked
+    /// once more before they are late.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Outcome<T, E>>> {
         let this = &mut *self;
         if this.remaining() == 0 {
             return Poll::Ready(None);
         }
         let startable = this.queued != 0 && (this.running.count_ones() as usize) < this.width;
-        if this.done == 0 || startable {
+        let mut must_sweep = this.done == 0 || startable;
+        let mut last_look = false;
+        while must_sweep {
             this.place.wakers().register(cx.waker());
             this.sweep();
-        }
-        if this.done == 0 {
-            if this.timer.poll(cx).is_pending() {
-                return Poll::Pending;
+            must_sweep = this.done == 0;
+            if must_sweep {
+                ready!(this.timer.poll(cx));
+                if last_look {
+                    this.expire();
+                    break;
+                }
+                last_look = true;
             }
-            this.expire();
         }
         Poll::Ready(this.take_done())
     }
