@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::clock::Clock;
 use crate::body::Chunks;
-use crate::deadline::{InlineTimer, Phase, TimedOut};
+use crate::deadline::{InlineTimer, Phase, TimedOut, Turns};
 use crate::error::{BoxError, contain};
 
 pin_project! {
@@ -72,7 +72,7 @@ impl Limits {
     fn boxed(clock: Clock, idle: Duration) -> Pin<Box<Self>> {
         Box::pin(Self {
             clock,
-            timer: InlineTimer::new(),
+            timer: InlineTimer::new(Turns::default()),
             idle: Idle::new(idle),
         })
     }
@@ -276,6 +276,7 @@ pin_project! {
         // Kept from frame to frame.
         #[pin]
         sleep: Option<Sleep>,
+        turns: Turns,
     }
 }
 
@@ -285,6 +286,7 @@ impl Idle {
             limit,
             since: None,
             sleep: None,
+            turns: Turns::default(),
         }
     }
 
@@ -305,18 +307,20 @@ impl Idle {
         let Some(at) = since.checked_add(limit) else {
             return Poll::Pending;
         };
-        if now >= at {
-            let elapsed = now.saturating_duration_since(since);
-            return Poll::Ready(TimedOut::new(Phase::Idle, elapsed, limit));
-        }
-        if this.sleep.is_none() {
-            this.sleep.set(Some(tokio::time::sleep_until(at)));
-        }
-        let mut sleep = this.sleep.as_pin_mut().expect("set above");
         if begins {
-            sleep.as_mut().reset(at);
+            *this.turns = Turns::default();
         }
-        let timed_out = || TimedOut::new(Phase::Idle, since.elapsed(), limit);
-        sleep.poll(cx).map(|()| timed_out())
+        if now < at {
+            if this.sleep.is_none() {
+                this.sleep.set(Some(tokio::time::sleep_until(at)));
+            }
+            let mut sleep = this.sleep.as_pin_mut().expect("set above");
+            if begins {
+                sleep.as_mut().reset(at);
+            }
+            ready!(sleep.poll(cx));
+        }
+        ready!(this.turns.poll_over(at, cx));
+        Poll::Ready(TimedOut::new(Phase::Idle, since.elapsed(), limit))
     }
 }

@@ -9,6 +9,7 @@ mod edge;
 mod headers;
 mod inherited;
 mod panics;
+mod turns;
 mod wire;
 
 #[path = "../support/mod.rs"]
