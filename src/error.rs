@@ -19,6 +19,7 @@
 //! );
 //! ```
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -242,19 +243,39 @@ pub(crate) fn write_json_str(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// Drops what is not ours, and has no use any more: a panic on its way out is nobody else's failure.
+/// Runs code that is not ours, and whose panic is nobody else's failure: `None` then.
+pub(crate) fn contain<T>(foreign: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(foreign)).map_err(bury).ok()
+}
+
+/// Drops what is not ours, and has no use any more.
 pub(crate) fn discard<T>(value: T) {
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
+    contain(|| drop(value));
+}
+
+/// Drops what a panic came with. That is not ours either, and may panic as it goes.
+#[cold]
+fn bury(payload: Box<dyn Any + Send>) {
+    let drop_it = |payload| catch_unwind(AssertUnwindSafe(|| drop(payload)));
+    if let Err(Err(last)) = drop_it(payload).map_err(drop_it) {
+        // Who goes on like this could do so for ever.
+        std::mem::forget(last);
+    }
 }
 
 /// What a panic said, for a typed failure of the one that panicked.
-pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> Cow<'static, str> {
-    if let Some(text) = payload.downcast_ref::<&'static str>() {
-        Cow::Borrowed(*text)
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        Cow::Owned(text.clone())
-    } else {
-        Cow::Borrowed("a panic without a message")
+#[cold]
+pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> Cow<'static, str> {
+    let payload = match payload.downcast::<&'static str>() {
+        Ok(text) => return Cow::Borrowed(*text),
+        Err(payload) => payload,
+    };
+    match payload.downcast::<String>() {
+        Ok(text) => Cow::Owned(*text),
+        Err(payload) => {
+            bury(payload);
+            Cow::Borrowed("a panic without a message")
+        }
     }
 }
 
@@ -271,6 +292,28 @@ mod tests {
         let error: BoxError = Outer(ClientFault::too_large(3)).into();
         let fault = cause_ref::<ClientFault>(error.as_ref()).expect("a fault");
         assert_eq!(fault.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    /// Panics as it goes, with another of its kind: so many times.
+    struct Relay(u32);
+
+    impl Drop for Relay {
+        fn drop(&mut self) {
+            if let Some(left) = self.0.checked_sub(1) {
+                std::panic::panic_any(Self(left));
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_panic_comes_with_may_panic_as_it_goes() {
+        for relays in 0..9 {
+            assert!(contain(|| std::panic::panic_any(Relay(relays))).is_none());
+            discard(Relay(relays));
+            let message = panic_message(Box::new(Relay(relays)));
+            assert_eq!(message, "a panic without a message");
+        }
+        assert_eq!(contain(|| 7), Some(7));
     }
 
     #[test]

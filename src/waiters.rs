@@ -1,7 +1,8 @@
 //! The wakers of whoever waits for one event, for the runtime-free cores.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
+
+use crate::error::contain;
 
 /// Any number of wakers. It lives under its core's lock, where no code of a user may run; and a waker's clone, drop and
 /// wake-up are such. So what is displaced here is handed back, to be dropped outside.
@@ -44,7 +45,7 @@ impl Waiters {
     /// Wakes each. One that panics must not keep the others from being woken.
     pub(crate) fn wake(self) {
         for (_, waker) in self.waiting {
-            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            contain(|| waker.wake());
         }
     }
 }

@@ -20,6 +20,9 @@ mod sync {
     }
 }
 
+#[path = "../src/error.rs"]
+mod error;
+
 #[path = "../src/outcome/wake.rs"]
 mod wake;
 

@@ -38,6 +38,8 @@ pub(crate) struct Collect<B> {
     limit: usize,
     first: Bytes,
     joined: BytesMut,
+    /// Whether it was last pending of itself.
+    is_paused: bool,
 }
 
 impl<B> Collect<B>
@@ -53,12 +55,14 @@ where
             limit,
             first: Bytes::new(),
             joined: BytesMut::new(),
+            is_paused: false,
         }
     }
 
     /// Trailers are read and dropped: a collected body has nowhere to put them.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Collected, CollectError>> {
         let limit = self.limit;
+        self.is_paused = false;
         // A body that always has a frame, be it an empty one, must not keep the thread and the clock from its siblings.
         for _ in 0..Self::FRAMES_A_POLL {
             if self.body.size_hint().lower() > (limit - self.held()) as u64 {
@@ -79,8 +83,14 @@ where
                 self.push(data.copy_to_bytes(len));
             }
         }
+        self.is_paused = true;
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether it is pending because it has had its share, and not because the body had nothing.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.is_paused
     }
 
     fn held(&self) -> usize {

@@ -37,7 +37,7 @@ use tokio::time::Instant;
 
 pub use announce::{DeadlineLayer, DeadlineService};
 pub use emit::{EmitDeadline, EmitDeadlineLayer};
-pub(crate) use timer::{InlineTimer, Timer};
+pub(crate) use timer::{InlineTimer, Timer, Turns};
 
 /// The instant by which a request has to be answered, as an extension of the request.
 ///

@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -62,10 +62,23 @@ where
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Collected, BranchError<BoxError>>> {
         match catch_unwind(AssertUnwindSafe(|| self.body.poll(cx))) {
             Ok(polled) => polled.map_err(|error| BranchError::Service(error.into())),
-            Err(payload) => {
-                Poll::Ready(Err(BranchError::Panicked(panic_message(payload.as_ref()))))
+            Err(payload) => Poll::Ready(Err(BranchError::Panicked(panic_message(payload)))),
+        }
+    }
+
+    /// The last look at a body. That it has had its share of this turn must not look as if the rest were not there; but one
+    /// that goes on and on is late.
+    fn poll_rest(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Collected, BranchError<BoxError>>> {
+        for _ in 0..128 {
+            let polled = self.poll(cx);
+            if polled.is_ready() || !self.body.is_paused() {
+                return polled;
             }
         }
+        Poll::Pending
     }
 
     fn finish(self, result: Result<Collected, BranchError<BoxError>>) -> Arrival {
@@ -129,11 +142,17 @@ where
                 _ => Poll::Pending,
             };
         }
-        if self.timer.poll(cx).is_ready() {
-            let late = self.reading.pop().expect("not empty");
-            return Poll::Ready(Some(late.finish(Err(BranchError::DeadlineExceeded))));
-        }
-        Poll::Pending
+        ready!(self.timer.poll(cx));
+        let mut late = self.reading.pop().expect("not empty");
+        let result = match late.poll_rest(cx) {
+            Poll::Ready(result) => result,
+            Poll::Pending if self.timer.poll(cx).is_pending() => {
+                self.reading.push(late);
+                return Poll::Pending;
+            }
+            Poll::Pending => Err(BranchError::DeadlineExceeded),
+        };
+        Poll::Ready(Some(late.finish(result)))
     }
 
     /// A head has come. Most bodies are here with it, or nearly so: the first poll decides whether it has to be kept.

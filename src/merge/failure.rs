@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use http::StatusCode;
 
-use crate::error::BoxError;
+use crate::error::{BoxError, contain};
 use crate::outcome::{BranchError, BranchId};
 
 /// A response that came and is of no use: the cause of a failure, in the [`BranchError::Service`] that a hook is given by
@@ -55,7 +54,7 @@ impl<F: ?Sized> Hook<F> {
     /// Runs it by `call`. A panic is nobody's failure but the hook's.
     pub(super) fn run(&self, call: impl FnOnce(&F)) {
         if let Some(hook) = &self.hook {
-            let _ = catch_unwind(AssertUnwindSafe(|| call(hook)));
+            contain(|| call(hook));
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{Future, poll_fn, ready};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{self, Context, Poll};
@@ -19,7 +18,7 @@ use super::{Merge, MergeContext};
 use crate::body::{Completeness, OwnAnswer, ResponseBody, without_content};
 use crate::clone_request::BodyWatch;
 use crate::deadline::{Deadline, Timer};
-use crate::error::{BoxError, BuildError, ClientFault, Problem, cause_ref};
+use crate::error::{BoxError, BuildError, ClientFault, Problem, cause_ref, contain, discard};
 use crate::fanout::FanOutError;
 use crate::fields::withhold;
 use crate::outcome::{BranchError, BranchId, Gather};
@@ -207,7 +206,7 @@ where
         let mut asked = request.method().clone();
         let mut headers = std::mem::take(request.headers_mut());
         let prepare = || self.layer.merge.prepare(&mut asked, &mut headers);
-        if catch_unwind(AssertUnwindSafe(prepare)).is_err() {
+        if contain(prepare).is_none() {
             return MergeFuture {
                 inner: Some(Box::pin(ready(unmergeable(own)))),
                 own,
@@ -324,12 +323,11 @@ impl<B> Future for MergeFuture<B> {
     /// A merge always answers. If it panics, that is its failure and nobody else's, and the one 500 that there is.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let inner = self.inner.as_mut().expect("polled after it had finished");
-        let response = match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))) {
-            Ok(polled) => task::ready!(polled),
-            Err(_) => unmergeable(self.own),
+        let response = match contain(|| inner.as_mut().poll(cx)) {
+            Some(polled) => task::ready!(polled),
+            None => unmergeable(self.own),
         };
-        let finished = self.inner.take();
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(finished)));
+        discard(self.inner.take());
         Poll::Ready(Ok(response))
     }
 }

@@ -20,7 +20,9 @@ use super::layer::above_zero;
 use super::ledger::{OVERSIZED, is_timeout};
 use crate::body::{OwnAnswer, ResponseBody};
 use crate::deadline::{Deadline, Timer};
-use crate::error::{BoxError, BuildError, ClientFault, Problem, cause_ref, discard, panic_message};
+use crate::error::{
+    BoxError, BuildError, ClientFault, Problem, cause_ref, contain, discard, panic_message,
+};
 use crate::fields::{MAX_FIELDS, MAX_HEAD, is_oversized};
 use crate::outcome::BranchError;
 
@@ -214,7 +216,7 @@ where
                 request: Some(request),
             },
             Err(payload) => State::Failed {
-                error: Some(panicked(payload.as_ref())),
+                error: Some(panicked(payload)),
             },
         };
         PassthroughFuture {
@@ -276,12 +278,12 @@ where
                 ready!(this.timer.poll(cx));
                 Err(BranchError::DeadlineExceeded)
             }
-            Err(payload) => Err(panicked(payload.as_ref())),
+            Err(payload) => Err(panicked(payload)),
         };
         // ## (Ready | Called | Failed) => Answered
         //
         // The call is dropped before anybody is told how it ended. If it panics as it goes, that is still how it ended.
-        let _ = catch_unwind(AssertUnwindSafe(|| this.state.set(State::Answered)));
+        contain(|| this.state.set(State::Answered));
         Poll::Ready(Ok(match answered {
             Ok(response) => response.map(ResponseBody::inner),
             Err(error) => {
@@ -330,7 +332,7 @@ where
     }
 }
 
-fn panicked(payload: &(dyn Any + Send)) -> BranchError<BoxError> {
+fn panicked(payload: Box<dyn Any + Send>) -> BranchError<BoxError> {
     BranchError::Panicked(panic_message(payload))
 }
 

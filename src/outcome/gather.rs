@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -16,7 +16,7 @@ use super::roster::{Member, Place};
 use super::slab::{Slot, SlotProj, Slots};
 use super::{BranchError, BranchId, Outcome};
 use crate::deadline::{Deadline, Timer};
-use crate::error::panic_message;
+use crate::error::{contain, panic_message};
 
 /// A [`Stream`] of one [`Outcome`] per branch, in completion order. Outcomes of one sweep come in declared order.
 ///
@@ -85,7 +85,7 @@ where
                 }
             }));
             if let Err(payload) = made {
-                let message = panic_message(payload.as_ref());
+                let message = panic_message(payload);
                 gather.declare(index, Err(BranchError::Panicked(message)));
                 index += 1;
             }
@@ -172,7 +172,7 @@ where
                 if let Err(payload) = polled {
                     let index = woken.trailing_zeros() as usize;
                     woken &= woken - 1;
-                    self.blame(index, payload.as_ref(), &mut now);
+                    self.blame(index, payload, &mut now);
                 }
             }
         }
@@ -191,11 +191,11 @@ where
     }
 
     /// The branch has panicked: while it was polled, or, once it had finished, on its way out. Then its output stands.
-    fn blame(&mut self, index: usize, payload: &(dyn Any + Send), now: &mut Option<Instant>) {
+    fn blame(&mut self, index: usize, payload: Box<dyn Any + Send>, now: &mut Option<Instant>) {
+        let message = panic_message(payload);
         if let SlotProj::Running { since, .. } = self.slots.get(index).project() {
             let elapsed = elapsed(*since, now);
-            let failed = Err(BranchError::Panicked(panic_message(payload)));
-            self.finish_quietly(index, failed, elapsed);
+            self.finish_quietly(index, Err(BranchError::Panicked(message)), elapsed);
         }
     }
 
@@ -214,7 +214,7 @@ where
 
     /// The same where no guard stands around it.
     fn finish_quietly(&mut self, index: usize, output: F::Output, elapsed: Duration) {
-        let _ = catch_unwind(AssertUnwindSafe(|| self.finish(index, output, elapsed)));
+        contain(|| self.finish(index, output, elapsed));
     }
 
     fn expire(&mut self) {
@@ -273,23 +273,30 @@ where
     /// ## Running => (Running | Expired) => Empty
     ///
     /// What has finished goes out first, once all that may run has been started: a branch that was skipped, or an outcome
-    /// that is still to be taken, keeps no other waiting. The task is registered *before* the bits are taken, so that a branch woken in between wakes it again. The deadline is looked at last, and only while
-    /// something is unfinished: at a tie, finished work wins.
+    /// that is still to be taken, keeps no other waiting. The task is registered *before* the bits are taken, so that a branch
+    /// woken in between wakes it again. The deadline is looked at last, and only while something is unfinished: at a tie,
+    /// finished work wins. As it may have come after the branches were looked at, those that have been woken since are asked
+    /// once more before they are late.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Outcome<T, E>>> {
         let this = &mut *self;
         if this.remaining() == 0 {
             return Poll::Ready(None);
         }
         let startable = this.queued != 0 && (this.running.count_ones() as usize) < this.width;
-        if this.done == 0 || startable {
+        let mut must_sweep = this.done == 0 || startable;
+        let mut last_look = false;
+        while must_sweep {
             this.place.wakers().register(cx.waker());
             this.sweep();
-        }
-        if this.done == 0 {
-            if this.timer.poll(cx).is_pending() {
-                return Poll::Pending;
+            must_sweep = this.done == 0;
+            if must_sweep {
+                ready!(this.timer.poll(cx));
+                if last_look {
+                    this.expire();
+                    break;
+                }
+                last_look = true;
             }
-            this.expire();
         }
         Poll::Ready(this.take_done())
     }
@@ -316,7 +323,7 @@ impl<F: Future> Drop for Gather<F> {
             let index = left.trailing_zeros() as usize;
             left &= left - 1;
             let mut slot = self.slots.get(index);
-            let _ = catch_unwind(AssertUnwindSafe(|| slot.set(Slot::Empty)));
+            contain(|| slot.set(Slot::Empty));
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The answers that the layer makes: when the time has run out, and when the work was given up.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use super::core::{Sealed, Write, apply};
 use crate::deadline::TimedOut;
-use crate::error::Problem;
+use crate::error::{Problem, contain};
 use crate::fields::{is_of_the_connection, strip_hop_by_hop};
 
 type RespondWith = dyn Fn(&TimedOut) -> Response<Bytes> + Send + Sync;
@@ -139,7 +138,7 @@ impl Answer {
     /// something which is not an answer, must not leave the caller without one.
     fn computed(&self, timed_out: &TimedOut) -> Option<Response<Bytes>> {
         let respond = self.respond_with.as_deref()?;
-        let mut response = catch_unwind(AssertUnwindSafe(|| respond(timed_out))).ok()?;
+        let mut response = contain(|| respond(timed_out))?;
         if response.status().is_informational() {
             return None;
         }

@@ -1,7 +1,6 @@
 //! The body that is held to its call's deadline, and to a limit between its frames.
 
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -15,8 +14,8 @@ use tokio::time::{Instant, Sleep};
 
 use super::clock::Clock;
 use crate::body::Chunks;
-use crate::deadline::{InlineTimer, Phase, TimedOut};
-use crate::error::BoxError;
+use crate::deadline::{InlineTimer, Phase, TimedOut, Turns};
+use crate::error::{BoxError, contain};
 
 pin_project! {
     /// A body that ends with [`TimedOut`](crate::deadline::TimedOut) if it has not ended at the deadline of its call, or
@@ -25,7 +24,7 @@ pin_project! {
     /// The deadline is absolute: a body that drips is ended as one that stalls, and so is one that has its next frame ready
     /// whenever its reader comes. Only a body that says how long it is, and whose rest is there, all of it, at the first
     /// look after the deadline, may be read out: its reader is late and not the body. That rest is held for it, and is at
-    /// most 64 MiB in 65 536 frames. An idle limit counts only while the reader waits. After the error the body is over,
+    /// most 1 MiB in 8192 frames. An idle limit counts only while the reader waits. After the error the body is over,
     /// and the inner one gone. Frames, trailers, `size_hint` and `is_end_stream` pass through.
     #[derive(Debug)]
     pub struct TimeoutBody<B> {
@@ -73,7 +72,7 @@ impl Limits {
     fn boxed(clock: Clock, idle: Duration) -> Pin<Box<Self>> {
         Box::pin(Self {
             clock,
-            timer: InlineTimer::new(),
+            timer: InlineTimer::new(Turns::default()),
             idle: Idle::new(idle),
         })
     }
@@ -99,7 +98,7 @@ impl<B> TimeoutBody<B> {
     /// ## Open => (Rest | Failed)
     fn finish(self: Pin<&mut Self>, end: State<B>) {
         let mut state = self.project().state;
-        let _ = catch_unwind(AssertUnwindSafe(|| state.set(end)));
+        contain(|| state.set(end));
     }
 }
 
@@ -191,10 +190,10 @@ struct Rest {
 }
 
 impl Rest {
-    const MAX_BYTES: u64 = 64 * 1024 * 1024;
+    const MAX_BYTES: u64 = 1024 * 1024;
 
-    /// What a merge answers with may be as many: eight parts of 1 MiB, in frames of 128 bytes.
-    const MAX_FRAMES: usize = 64 * 1024;
+    /// What a merge answers with may be as many: so many bytes, in frames of 128.
+    const MAX_FRAMES: usize = 8 * 1024;
 
     fn new(first: Frame<Bytes>) -> Self {
         let mut rest = Self::default();
@@ -277,6 +276,7 @@ pin_project! {
         // Kept from frame to frame.
         #[pin]
         sleep: Option<Sleep>,
+        turns: Turns,
     }
 }
 
@@ -286,6 +286,7 @@ impl Idle {
             limit,
             since: None,
             sleep: None,
+            turns: Turns::default(),
         }
     }
 
@@ -306,18 +307,20 @@ impl Idle {
         let Some(at) = since.checked_add(limit) else {
             return Poll::Pending;
         };
-        if now >= at {
-            let elapsed = now.saturating_duration_since(since);
-            return Poll::Ready(TimedOut::new(Phase::Idle, elapsed, limit));
-        }
-        if this.sleep.is_none() {
-            this.sleep.set(Some(tokio::time::sleep_until(at)));
-        }
-        let mut sleep = this.sleep.as_pin_mut().expect("set above");
         if begins {
-            sleep.as_mut().reset(at);
+            *this.turns = Turns::default();
         }
-        let timed_out = || TimedOut::new(Phase::Idle, since.elapsed(), limit);
-        sleep.poll(cx).map(|()| timed_out())
+        if now < at {
+            if this.sleep.is_none() {
+                this.sleep.set(Some(tokio::time::sleep_until(at)));
+            }
+            let mut sleep = this.sleep.as_pin_mut().expect("set above");
+            if begins {
+                sleep.as_mut().reset(at);
+            }
+            ready!(sleep.poll(cx));
+        }
+        ready!(this.turns.poll_over(at, cx));
+        Poll::Ready(TimedOut::new(Phase::Idle, since.elapsed(), limit))
     }
 }

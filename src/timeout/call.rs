@@ -8,7 +8,7 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::clock::Clock;
-use crate::deadline::{InlineTimer, Phase, TimedOut};
+use crate::deadline::{InlineTimer, Phase, TimedOut, Turns};
 
 /// How the call is made, once the service is ready for it.
 pub(super) trait Launch<S: Service<Req>, Req> {
@@ -56,7 +56,6 @@ pin_project! {
         clock: Clock,
         #[pin]
         timer: InlineTimer,
-        let_others_run: bool,
     }
 }
 
@@ -84,8 +83,11 @@ where
             },
             launch,
             clock,
-            timer: InlineTimer::new(),
-            let_others_run: L::ELSEWHERE,
+            timer: InlineTimer::new(if L::ELSEWHERE {
+                Turns::letting_others_run()
+            } else {
+                Turns::default()
+            }),
         }
     }
 
@@ -142,12 +144,6 @@ where
     #[inline]
     pub(super) fn poll_deadline(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        ready!(this.timer.poll(this.clock.armed(), cx));
-        if std::mem::take(this.let_others_run) {
-            // A task that was woken at this instant as well has its turn before that.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(())
+        this.timer.poll(this.clock.armed(), cx)
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,11 +10,12 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use super::answer::Asked;
 use super::body::{Limits, TimeoutBody};
 use super::call::{Call, Launch, ToCall};
 use super::clock::Clock;
 use crate::deadline::Deadline;
-use crate::error::{BoxError, BuildError};
+use crate::error::{BoxError, BuildError, contain};
 
 /// Fails calls that take too long with [`TimedOut`](crate::deadline::TimedOut): see the [module docs](super).
 #[derive(Debug, Clone, Copy)]
@@ -68,8 +68,9 @@ impl<S> Layer<S> for ClientTimeoutLayer {
 ///
 /// # Errors
 ///
-/// [`TimedOut`](crate::deadline::TimedOut), else those of the inner service. A body that runs over ends with it, too. A
-/// call that comes when the deadline that this layer enforces has passed never reaches the inner service.
+/// [`TimedOut`](crate::deadline::TimedOut), else those of the inner service. A body that runs over ends with it, too,
+/// but not a connection that is handed over (101, or 2xx to CONNECT). A call that comes when the deadline that this layer
+/// enforces has passed never reaches the inner service.
 ///
 /// # Panics
 ///
@@ -104,8 +105,10 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let inherited = request.extensions().get::<Deadline>().copied();
         let clock = Clock::start(self.limit, inherited);
+        let asked = Asked::by(request.method());
         ClientTimeoutFuture {
             call: Call::new(self.inner.clone(), request, Plain, clock),
+            asked,
         }
     }
 }
@@ -138,6 +141,7 @@ pin_project! {
     {
         #[pin]
         call: Call<S, Req, Plain, S::Future>,
+        asked: Asked,
     }
 }
 
@@ -149,7 +153,8 @@ where
     type Output = Result<Response<TimeoutBody<ResBody>>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut call = self.project().call;
+        let this = self.project();
+        let mut call = this.call;
         let mut last_look = false;
         loop {
             // The inner call goes before its end is told.
@@ -158,7 +163,12 @@ where
                 call.finish();
                 return Poll::Ready(match result {
                     Ok(response) => {
-                        let limits = Limits::new(clock.for_body(), Duration::MAX);
+                        // No timer touches a connection that is not HTTP any more.
+                        let limits = if this.asked.upgrades(response.status()) {
+                            None
+                        } else {
+                            Limits::new(clock.for_body(), Duration::MAX)
+                        };
                         Ok(response.map(|body| TimeoutBody::new(body, limits)))
                     }
                     Err(error) => Err(error.into()),
@@ -168,7 +178,7 @@ where
             if last_look {
                 let timed_out = call.timed_out();
                 // Late work that panics as it goes must not take the error along.
-                let _ = catch_unwind(AssertUnwindSafe(|| call.finish()));
+                contain(|| call.finish());
                 return Poll::Ready(Err(timed_out.into()));
             }
             last_look = true;

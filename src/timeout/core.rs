@@ -4,11 +4,11 @@
 //! that the model checker can find.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::error::discard;
 use crate::sync::{Mutex, lock};
 use crate::waiters::Waiters;
 
@@ -104,10 +104,9 @@ pub(crate) fn apply(writes: Writes, headers: &mut HeaderMap) {
 }
 
 /// Drops writes that are on no answer. A value that panics as it goes must not take one along.
-pub(crate) fn discard(writes: Writes) {
-    for write in writes {
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(write)));
-    }
+#[cold]
+pub(crate) fn discard_each(writes: Writes) {
+    writes.into_iter().for_each(discard);
 }
 
 #[derive(Debug)]
@@ -182,7 +181,7 @@ impl Core {
                 [open.staged, open.pinned].into_iter().flatten().collect(),
             ),
         };
-        discard(rest);
+        discard_each(rest);
         Some(answer)
     }
 

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -11,13 +10,14 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::answer::{Asked, given_up};
+use super::answer::{self, Asked};
 use super::body::{Limits, TimeoutBody};
 use super::call::{Call, Launch};
-use super::core::{Core, Sealed, Write, apply, discard};
+use super::core::{Core, Sealed, Write, apply, discard_each};
 use super::layer::{Policy, Scope};
 use super::service::Prepare;
 use crate::body::ResponseBody;
+use crate::error::contain;
 
 pin_project! {
     /// The future of [`Timeout`](super::Timeout).
@@ -60,7 +60,10 @@ where
 }
 
 /// What the caller gets.
-pub(super) type Answered<B, E> = Result<Response<ResponseBody<TimeoutBody<B>>>, E>;
+pub(super) type Answered<B, E> = Result<TimedResponse<B>, E>;
+
+/// The layer's response: the inner one's, or its own.
+type TimedResponse<B> = Response<ResponseBody<TimeoutBody<B>>>;
 
 pin_project! {
     /// A call, and the one place where its end is decided.
@@ -133,18 +136,23 @@ where
     where
         L::Output: Into<Option<Response<ResBody>>>,
     {
-        let this = self.project();
-        let output = match result {
-            Ok(output) => output,
+        match result.map(Into::into) {
+            Ok(Some(response)) => Ok(self.committed(response)),
+            Ok(None) => Ok(self.given_up()),
             Err(error) => {
-                this.seal.seal(Sealed::Failed);
-                return Err(error);
+                self.project().seal.seal(Sealed::Failed);
+                Err(error)
             }
-        };
-        let Some(mut response) = output.into() else {
-            let pinned = this.seal.seal(Sealed::Cancelled);
-            return Ok(given_up(pinned, *this.asked).map(ResponseBody::own));
-        };
+        }
+    }
+
+    /// ## Open => Committed
+    #[inline]
+    fn committed<ResBody>(
+        self: Pin<&mut Self>,
+        mut response: Response<ResBody>,
+    ) -> TimedResponse<ResBody> {
+        let this = self.project();
         let staged = this.seal.seal(Sealed::Committed);
         if !staged.is_empty() {
             apply(staged, response.headers_mut());
@@ -156,20 +164,27 @@ where
             Scope::Head => Limits::new(clock.stopped(), idle),
             Scope::HeadAndBody => Limits::new(clock.for_body(), idle),
         };
-        Ok(response.map(|body| ResponseBody::inner(TimeoutBody::new(body, limits))))
+        response.map(|body| ResponseBody::inner(TimeoutBody::new(body, limits)))
+    }
+
+    /// ## Open => Cancelled
+    #[cold]
+    fn given_up<ResBody>(self: Pin<&mut Self>) -> TimedResponse<ResBody> {
+        let this = self.project();
+        let pinned = this.seal.seal(Sealed::Cancelled);
+        answer::given_up(pinned, *this.asked).map(ResponseBody::own)
     }
 
     /// ## Open => Deadline
-    fn late<ResBody>(self: Pin<&mut Self>) -> Response<ResponseBody<TimeoutBody<ResBody>>> {
+    fn late<ResBody>(self: Pin<&mut Self>) -> TimedResponse<ResBody> {
         let this = self.project();
         let timed_out = this.call.timed_out();
         let pinned = this.seal.seal(Sealed::Deadline);
         // Late work that panics as it goes must not take the answer along.
-        let call = AssertUnwindSafe(|| this.call.finish());
-        let _ = catch_unwind(call);
+        contain(|| this.call.finish());
         let answer = this.policy.answer.make(&timed_out, pinned, *this.asked);
         if let Some(hook) = &this.policy.on_timeout {
-            let _ = catch_unwind(AssertUnwindSafe(|| hook(&timed_out)));
+            contain(|| hook(&timed_out));
         }
         answer.map(ResponseBody::own)
     }
@@ -192,7 +207,7 @@ impl Seal {
 impl Drop for Seal {
     fn drop(&mut self) {
         if self.core.is_some() {
-            discard(self.seal(Sealed::Cancelled));
+            discard_each(self.seal(Sealed::Cancelled));
         }
     }
 }

@@ -39,8 +39,8 @@ pub enum Scope {
     Head,
     /// The head and all of the body, by the same instant. A body that is not over then ends with [`TimedOut`], which the
     /// client sees as one that was cut short. But if its length is known, and at the first poll after that instant all that
-    /// is left is available without waiting, it counts as finished in time and may be read at leisure: up to 64 MiB in
-    /// 65 536 frames.
+    /// is left is available without waiting, it counts as finished in time and may be read at leisure: up to 1 MiB in
+    /// 8192 frames, which are held for it.
     HeadAndBody,
 }
 

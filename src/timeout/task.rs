@@ -12,6 +12,7 @@ use pin_project_lite::pin_project;
 use tokio::sync::oneshot;
 
 use crate::background::Permit;
+use crate::error::contain;
 
 /// How work ended that nobody waited for any more.
 ///
@@ -37,7 +38,7 @@ type Counted<B, E> = (Finished<B, E>, Permit);
 
 /// Runs `work`, an async block, to its end. Its panic is a value; so is one of what it holds, as all of that is dropped
 /// before it is ready.
-async fn contain<W: Future>(work: W) -> std::thread::Result<W::Output> {
+async fn caught<W: Future>(work: W) -> std::thread::Result<W::Output> {
     let mut work = pin!(work);
     poll_fn(|cx| {
         let poll = AssertUnwindSafe(|| work.as_mut().poll(cx));
@@ -55,7 +56,7 @@ fn hand_over<B, E>(on_late: &OnLate<B, E>, (finished, permit): Counted<B, E>) {
         Ok(Err(error)) => Late::Error(error),
         Err(panic) => Late::Panicked(panic),
     };
-    let _ = catch_unwind(AssertUnwindSafe(|| on_late(late)));
+    contain(|| on_late(late));
     drop(permit);
 }
 
@@ -102,7 +103,7 @@ where
         let (sender, receiver) = oneshot::channel();
         let hook = Arc::clone(on_late);
         permit.spawn_with(|permit| async move {
-            let finished = contain(work).await;
+            let finished = caught(work).await;
             if let Err(late) = sender.send((finished, permit)) {
                 hand_over(&*hook, late);
             }

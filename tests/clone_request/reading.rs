@@ -13,7 +13,7 @@ use tokio_test::assert_pending;
 use watershed::clone_request::TeeBody;
 
 use crate::common::{Got, fault, readers};
-use crate::support::Feed;
+use crate::support::{Bomb, Feed};
 
 // L39, L40
 #[test]
@@ -195,7 +195,8 @@ fn a_source_that_panics_fails_its_readers() {
             self: Pin<&mut Self>,
             _: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            panic!("on purpose");
+            // With what panics in turn as it goes.
+            std::panic::panic_any(Bomb("on purpose"));
         }
     }
 

@@ -1,10 +1,11 @@
 //! The gather ends at its deadline, to the instant.
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::time::Instant;
+use tokio::time::{Instant, advance};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::service_fn;
 use watershed::deadline::Deadline;
@@ -77,6 +78,31 @@ async fn at_a_tie_finished_work_wins() {
         }
         assert_eq!(outcomes, 2);
     }
+}
+
+/// The branch has nothing when it is looked at before the deadline, and is woken before the timer is looked at just after it.
+#[tokio::test(start_paused = true)]
+async fn what_is_there_at_the_deadline_is_seen_though_it_came_between_two_looks() {
+    let service = service_fn(|()| {
+        let mut looks = 0;
+        poll_fn(move |cx| {
+            looks += 1;
+            if looks == 2 {
+                assert!(task::spawn(advance(10 * MS)).poll().is_pending());
+            }
+            cx.waker().wake_by_ref();
+            match looks {
+                3 => Poll::Ready(Ok::<_, BoxError>(())),
+                _ => Poll::Pending,
+            }
+        })
+    });
+    let mut gather = gather(&FanOut::new([Branch::new("a", service)]), ());
+    gather.end_at(Deadline::after(10 * MS));
+    let mut gather = task::spawn(gather);
+    assert_pending!(gather.poll_next());
+    let outcome = assert_ready!(gather.poll_next()).expect("an outcome");
+    assert!(outcome.result.is_ok());
 }
 
 // T10

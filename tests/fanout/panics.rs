@@ -168,10 +168,12 @@ async fn a_panic_is_the_failure_of_its_branch_wherever_it_comes_from() {
 
 #[tokio::test]
 async fn any_payload_becomes_a_message() {
-    let messages: [(fn(), &str); 3] = [
+    let messages: [(fn(), &str); 4] = [
         (|| panic!("a literal"), "a literal"),
         (|| panic!("formatted {}", 1 + 1), "formatted 2"),
         (|| panic_any(7), "a panic without a message"),
+        // It panics in turn as it goes.
+        (|| panic_any(Bomb("it")), "a panic without a message"),
     ];
     for (panic, expected) in messages {
         let outcomes: Vec<_> = gather(&fan_out(Place::Poll, panic), Req).collect().await;

@@ -228,15 +228,17 @@ async fn a_body_of_a_known_length_does_not_outrun_its_deadline() {
     let mib = Made::MIB as u64;
     for (made, is_whole) in [
         (Made::of(1, 1), true),
-        (Made::of(64 * 1024, 1), true),
-        (Made::of(64 * 1024 + 1, 1), false),
-        (Made::of(64 * 1024 + 1, 0), false),
-        (Made::of(64, Made::MIB), true),
-        (Made::of(65, Made::MIB), false),
+        (Made::of(8 * 1024, 1), true),
+        (Made::of(8 * 1024 + 1, 1), false),
+        (Made::of(8 * 1024 + 1, 0), false),
+        (Made::of(1, Made::MIB), true),
+        (Made::of(64, Made::MIB / 64), true),
+        (Made::of(65, Made::MIB / 64), false),
+        (Made::of(60, Made::MIB), false),
         // One that is longer than it says.
-        (Made::of(65, Made::MIB).saying(1), false),
+        (Made::of(65, Made::MIB / 64).saying(1), false),
         // One that says more is not read.
-        (Made::of(1, 1).saying(64 * mib + 1), false),
+        (Made::of(1, 1).saying(mib + 1), false),
         (Made::of(1, 1).saying(u64::MAX), false),
     ] {
         let alive = Arc::downgrade(&made.alive);

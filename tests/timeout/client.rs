@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Empty, Full};
 use tokio::time::{Instant, advance, sleep};
@@ -397,6 +397,37 @@ mod body {
         assert!(body.is_end_stream());
         for _ in 0..2 {
             assert!(assert_ready!(poll(&mut body)).is_none());
+        }
+    }
+
+    // T25
+    #[tokio::test(start_paused = true)]
+    async fn no_timer_touches_a_connection_that_was_handed_over() {
+        for (method, status, is_touched) in [
+            (Method::GET, StatusCode::SWITCHING_PROTOCOLS, false),
+            (Method::CONNECT, StatusCode::OK, false),
+            (Method::CONNECT, StatusCode::NO_CONTENT, false),
+            (Method::CONNECT, StatusCode::FORBIDDEN, true),
+            (Method::GET, StatusCode::OK, true),
+        ] {
+            let (feed, body) = Feed::announcing(3);
+            let body = Mutex::new(Some(body));
+            let service = service_fn(|_| {
+                let body = body.lock().expect("not poisoned").take();
+                let mut response = Response::new(body.expect("called once"));
+                *response.status_mut() = status;
+                async { Ok::<_, BoxError>(response) }
+            });
+            let mut request = request();
+            *request.method_mut() = method;
+            let response = limited(10 * MS, service).oneshot(request).await;
+            let mut body = task::spawn(response.expect("in time").into_body());
+            assert_pending!(poll(&mut body));
+            advance(Duration::from_secs(3600)).await;
+            assert_eq!(body.is_woken(), is_touched);
+            feed.data("ab");
+            let read = assert_ready!(poll(&mut body)).expect("a frame");
+            assert_eq!(read.is_err(), is_touched);
         }
     }
 

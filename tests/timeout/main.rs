@@ -8,6 +8,8 @@ mod detach;
 mod edge;
 mod headers;
 mod inherited;
+mod panics;
+mod turns;
 mod wire;
 
 #[path = "../support/mod.rs"]

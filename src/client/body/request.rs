@@ -200,7 +200,7 @@ where
                 },
                 Err(error) => error.into(),
             },
-            Err(payload) => panic_message(payload.as_ref()).into(),
+            Err(payload) => panic_message(payload).into(),
         };
         let Some(sender) = &this.sender else {
             return Poll::Ready(Some(Err(error)));

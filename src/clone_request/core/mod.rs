@@ -11,7 +11,6 @@
 //! [`Reader::evict`], and whoever has held the window since that reader began to wait is out.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
@@ -19,13 +18,13 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::error::{contain, discard};
 use crate::sync::{Mutex, lock};
 
 mod signal;
 mod state;
 
 pub(crate) use signal::Signal;
-use signal::discard;
 use state::{Chunk, Place, Source, State};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -169,11 +168,11 @@ where
                 Err(instead) => return instead,
             };
             let waker = Waker::from(Arc::clone(&self.core.signal));
-            let polled = catch_unwind(AssertUnwindSafe(|| {
+            let polled = contain(|| {
                 let frame = Pin::new(&mut source).poll_frame(&mut Context::from_waker(&waker));
                 let (hint, ended) = (source.size_hint(), source.is_end_stream());
                 Answer { frame, hint, ended }
-            }));
+            });
             if self.put_back(source, polled, wakes) == Progress::None {
                 return Poll::Pending;
             }
@@ -237,7 +236,7 @@ where
         let Kept { chunk, released } = kept?;
         if released.is_some() {
             self.core.signal.wake_readers(Some(self.id));
-            discard(|| drop(released));
+            discard(released);
         }
         Ok(Frame::data(chunk))
     }
@@ -284,7 +283,7 @@ where
             state.release()
         };
         self.core.signal.wake_readers(Some(self.id));
-        discard(|| drop(released));
+        discard(released);
     }
 
     /// ## Out => (Idle | Ended | Failed)
@@ -292,12 +291,7 @@ where
     /// The source goes back, or is dropped if it has nothing more to give, and whoever waits is told of what came. A
     /// wake-up that came during the poll may have missed a reader that registered after it, and the reader that it did
     /// find may never poll again: so it is passed on to all.
-    fn put_back(
-        &self,
-        source: B,
-        polled: std::thread::Result<Answer<B::Error>>,
-        wakes: u64,
-    ) -> Progress {
+    fn put_back(&self, source: B, polled: Option<Answer<B::Error>>, wakes: u64) -> Progress {
         let core = &*self.core;
         let polled = polled.map(|answer| Answer {
             frame: answer
@@ -313,7 +307,7 @@ where
         {
             let mut state = lock(&core.state);
             let failure = match polled {
-                Ok(polled) => {
+                Some(polled) => {
                     state.hint = polled.hint;
                     match polled.frame {
                         Poll::Pending => {
@@ -330,7 +324,7 @@ where
                         Poll::Ready(Some(Err(failure))) => Some(failure),
                     }
                 }
-                Err(_) => Some(Failure::Panicked),
+                None => Some(Failure::Panicked),
             };
             if let Some(failure) = failure {
                 core.signal.fail(failure.clone());
@@ -347,7 +341,7 @@ where
             core.signal.wake_readers(Some(self.id));
         }
         // Last, and guarded: what is dropped is not ours, and the others have been told by now.
-        discard(|| drop((source, dropped, unwanted)));
+        discard((source, dropped, unwanted));
         progress
     }
 
@@ -446,7 +440,7 @@ impl<B> Drop for Reader<B> {
             };
             if released.is_some() {
                 self.core.signal.wake_readers(None);
-                discard(|| drop(released));
+                discard(released);
             }
         }
     }

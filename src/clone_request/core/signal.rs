@@ -1,10 +1,10 @@
 //! Whom to wake, and why the source failed.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
 use super::Failure;
+use crate::error::contain;
 use crate::sync::{Mutex, lock};
 
 /// The readers that wait, and the failure once there is one. The source holds this as its waker: it must not own the
@@ -68,7 +68,7 @@ impl Signal {
         for (reader, waker) in readers {
             if Some(reader) != except {
                 // One that panics must not keep the others from being woken.
-                discard(|| waker.wake());
+                contain(|| waker.wake());
             }
         }
     }
@@ -91,11 +91,6 @@ impl Signal {
     pub(crate) fn failure(&self) -> Option<Failure> {
         lock(&self.inner).failure.clone()
     }
-}
-
-/// Runs code that is not ours, and of whose panic nobody else must suffer.
-pub(super) fn discard(foreign: impl FnOnce()) {
-    let _ = catch_unwind(AssertUnwindSafe(foreign));
 }
 
 impl Wake for Signal {
