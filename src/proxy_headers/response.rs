@@ -85,12 +85,12 @@ fn settle_content(
         .map_err(|_| bad_gateway("the response's Content-Length is not one"))?;
     // That of a 304 is the one that the content would have.
     let content = content.filter(|_| status != StatusCode::NOT_MODIFIED);
-    let fits = |said: u64, content: SizeHint| {
+    let fits = |said: u64, content: &SizeHint| {
         content.lower() <= said && content.upper().is_none_or(|upper| said <= upper)
     };
     match said.zip(content) {
         // A server believes the head: who reads the answer would wait for more, or take the rest for the next one.
-        Some((said, content)) if !fits(said, content) => Err(bad_gateway(
+        Some((said, content)) if !fits(said, &content) => Err(bad_gateway(
             "the response's Content-Length is not that of its content",
         )),
         _ => Ok(()),
