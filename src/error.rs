@@ -116,6 +116,22 @@ impl ClientFault {
         )
     }
 
+    /// The fault of a request whose body has failed with `error`: the one in its chain, if it says so itself.
+    pub(crate) fn of_body(error: &(dyn Error + 'static)) -> Self {
+        if let Some(known) = cause_ref::<Self>(error) {
+            known.clone()
+        } else if cause_ref::<http_body_util::LengthLimitError>(error).is_some() {
+            let status = StatusCode::PAYLOAD_TOO_LARGE;
+            Self::new(status, "the request body is too large")
+        } else {
+            Self::unreadable_body()
+        }
+    }
+
+    pub(crate) fn unreadable_body() -> Self {
+        Self::bad_request("the request body could not be read")
+    }
+
     /// The status that answers this fault.
     #[must_use]
     pub fn status(&self) -> StatusCode {

@@ -297,10 +297,9 @@ pub struct TeeError {
 
 impl TeeError {
     fn new(failure: Failure) -> Self {
-        let unreadable = || ClientFault::bad_request("the request body could not be read");
         let fault = match &failure {
             Failure::TooLarge { limit } => Some(ClientFault::too_large(*limit)),
-            Failure::Panicked => Some(unreadable()),
+            Failure::Panicked => Some(ClientFault::unreadable_body()),
             Failure::Lagged => None,
             Failure::Source(cause) => {
                 let cause: &(dyn Error + 'static) = cause.as_ref().as_ref();
@@ -308,12 +307,7 @@ impl TeeError {
                 if let Some(outer) = cause_ref::<Self>(cause) {
                     return outer.clone();
                 }
-                let limited = cause_ref::<http_body_util::LengthLimitError>(cause).map(|_| {
-                    let status = http::StatusCode::PAYLOAD_TOO_LARGE;
-                    ClientFault::new(status, "the request body is too large")
-                });
-                let known = limited.or_else(|| cause_ref::<ClientFault>(cause).cloned());
-                Some(known.unwrap_or_else(unreadable))
+                Some(ClientFault::of_body(cause))
             }
         };
         Self { failure, fault }

@@ -111,6 +111,7 @@ mod quorum;
 mod splice;
 mod timing;
 mod union;
+mod upload;
 
 pub use context::{Merge, MergeContext};
 pub use failure::UnusableResponse;
@@ -121,6 +122,7 @@ pub use layer::{MergeFuture, MergeLayer, MergeService};
 pub use parts::{MergeParts, Part, merge_parts};
 pub use passthrough::{Passthrough, PassthroughFuture, PassthroughLayer};
 pub use quorum::Quorum;
+pub use upload::PassthroughBody;
 
 /// What a merge that reads the bodies takes from the request.
 fn strip_for_collection(method: &mut Method, headers: &mut HeaderMap) {

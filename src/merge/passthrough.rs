@@ -18,6 +18,7 @@ use super::UnusableResponse;
 use super::failure::{Hook, OnBackendFailure};
 use super::layer::above_zero;
 use super::ledger::{OVERSIZED, is_timeout};
+use super::upload::PassthroughBody;
 use crate::body::{OwnAnswer, ResponseBody};
 use crate::deadline::{Deadline, Timer};
 use crate::error::{
@@ -32,22 +33,23 @@ use crate::outcome::BranchError;
 /// (credentials, conditions, ranges, extensions) or from the response, as long as its head is within
 /// [bounds](Self::max_response_fields): it streams frame by frame, a 404 stays a 404, and an upgrade can pass. What fails
 /// becomes an answer, as with a merge: a fault of the client's its 4xx, a timeout 504, anything else, a panic for one, 502.
-/// So it mounts wherever a merge does.
+/// So it mounts wherever a merge does. That the request's body failed is the client's fault: the inner service gets it as a
+/// [`PassthroughBody`], whose error says so.
 ///
 /// ```
 /// use bytes::Bytes;
-/// use http::{HeaderMap, Request, Response, StatusCode};
+/// use http::{Request, Response, StatusCode};
 /// use http_body_util::Full;
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
-/// use watershed::merge::PassthroughLayer;
+/// use watershed::merge::{PassthroughBody, PassthroughLayer};
 ///
 /// # tokio_test::block_on(async {
 /// let service = ServiceBuilder::new()
 ///     .layer(PassthroughLayer::new())
-///     .service(service_fn(|_: Request<Full<Bytes>>| async {
+///     .service(service_fn(|_: Request<PassthroughBody<Full<Bytes>>>| async {
 ///         Err::<Response<Full<Bytes>>, _>(std::io::Error::other("refused by 10.0.0.7"))
 ///     }));
-/// let response = service.oneshot(Request::default()).await.unwrap();
+/// let response = service.oneshot(Request::<Full<Bytes>>::default()).await.unwrap();
 /// assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
 /// # });
 /// ```
@@ -186,12 +188,12 @@ impl<S> Passthrough<S> {
 
 impl<S, B, ResBody> Service<Request<B>> for Passthrough<S>
 where
-    S: Service<Request<B>, Response = Response<ResBody>> + Clone,
+    S: Service<Request<PassthroughBody<B>>, Response = Response<ResBody>> + Clone,
     S::Error: Into<BoxError>,
 {
     type Response = Response<ResponseBody<ResBody>>;
     type Error = Infallible;
-    type Future = PassthroughFuture<S, Request<B>>;
+    type Future = PassthroughFuture<S, Request<PassthroughBody<B>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -213,7 +215,7 @@ where
         let state = match catch_unwind(AssertUnwindSafe(|| self.inner.clone())) {
             Ok(service) => State::Ready {
                 service,
-                request: Some(request),
+                request: Some(request.map(PassthroughBody::new)),
             },
             Err(payload) => State::Failed {
                 error: Some(panicked(payload)),

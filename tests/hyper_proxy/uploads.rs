@@ -85,3 +85,30 @@ async fn an_upload_that_nobody_reads_is_given_up() {
     tells.send_replace(Told::Read);
     backend.until(|record| record.closed == 2).await;
 }
+
+/// Over HTTP/2 who breaks an upload off can't be told so, and nobody else notices.
+#[tokio::test]
+async fn an_upload_that_is_reset_costs_its_own_stream_only() {
+    let backend = Backend::json("{}");
+    let mut proxy = Run::to(&backend).start().await;
+    let mut http2 = proxy.http2().await;
+    http2
+        .headers(1, &Ask::new("POST", "/").http2(), false)
+        .await;
+    http2.data(1, b"half", false).await;
+    backend.until(|record| record.requests.len() == 1).await;
+    let cancel = 8_u32.to_be_bytes();
+    http2.frame(RST_STREAM, 0, 1, &cancel).await;
+    backend.until(|record| record.closed == 1).await;
+    assert!(!backend.request().body.whole);
+    Ask::get("/").send_over_http2(&mut http2, 3).await;
+    assert_eq!(http2.heard(3).await.answer().text(), "{}");
+    drop(http2);
+    proxy.terminate();
+    assert_eq!(proxy.exited().await.code(), Some(0));
+    // No backend has failed.
+    for line in proxy.stderr().lines() {
+        let whose = "the request body could not be read";
+        assert!(line.ends_with(whose), "{line}");
+    }
+}

@@ -16,14 +16,14 @@ use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use watershed::body::ResponseBody;
 use watershed::deadline::{Deadline, Phase, TimedOut};
-use watershed::error::{BoxError, ClientFault};
-use watershed::merge::PassthroughLayer;
+use watershed::error::{BoxError, ClientFault, cause_ref};
+use watershed::merge::{PassthroughBody, PassthroughLayer};
 use watershed::test_util::{Reply, Scripted};
 use watershed::timeout::ClientTimeoutLayer;
 
 use crate::support::{Answer, Bomb, FedBody, Feed, Hand, MS, ask, get, post};
 
-type Sent = Request<Full<Bytes>>;
+type Sent = Request<PassthroughBody<Full<Bytes>>>;
 
 fn over<S: Clone>(service: S) -> watershed::merge::Passthrough<S> {
     PassthroughLayer::new().layer(service)
@@ -107,7 +107,7 @@ async fn a_request_passes_untouched() {
 // L50
 #[tokio::test]
 async fn extensions_of_request_and_response_pass() {
-    let service = service_fn(|request: Request<()>| async move {
+    let service = service_fn(|request: Request<PassthroughBody<()>>| async move {
         let mut response = Response::new(Empty::<Bytes>::new());
         response
             .extensions_mut()
@@ -205,6 +205,104 @@ async fn an_error_is_502_a_timeout_504_and_a_fault_its_own() {
     ask(&over(timed), get("/")).await.assert_problem(504);
     let unready = Scripted::ready_fails("broken");
     ask(&over(unready), get("/")).await.assert_problem(502);
+}
+
+/// Reads the request, and fails with what that fails with, as a client does.
+async fn reads(
+    request: Request<PassthroughBody<FedBody>>,
+) -> Result<Response<Full<Bytes>>, BoxError> {
+    let body = request.into_body().collect().await?;
+    Ok(Response::new(Full::new(body.to_bytes())))
+}
+
+// B36
+#[tokio::test]
+async fn a_body_of_a_request_that_fails_is_the_clients_fault() {
+    let length = || http_body_util::Limited::new(Full::<Bytes>::from("long"), 1);
+    let too_long = length().collect().await.expect_err("too long");
+    let unreadable = "the request body could not be read";
+    let errors: [(BoxError, u16, &str); 6] = [
+        ("reset by 10.0.0.7".into(), 400, unreadable),
+        (io::Error::other("10.0.0.7").into(), 400, unreadable),
+        (too_long, 413, "the request body is too large"),
+        // What says so itself is believed.
+        (ClientFault::bad_request("no cart").into(), 400, "no cart"),
+        (
+            ClientFault::too_large(7).into(),
+            413,
+            "the request body is larger than 7 bytes",
+        ),
+        (
+            TimedOut::new(Phase::Idle, MS, MS).into(),
+            504,
+            "there was no response in time",
+        ),
+    ];
+    for (error, status, detail) in errors {
+        let (feed, body) = Feed::new();
+        feed.data("half");
+        feed.fail(error);
+        let request = Request::post("/").body(body).expect("a request");
+        let problem = ask(&over(service_fn(reads)), request).await;
+        let problem = problem.assert_problem(status);
+        assert_eq!(problem["detail"], detail);
+    }
+}
+
+/// For a log it is not only whose fault it was.
+#[tokio::test]
+async fn why_a_body_of_a_request_failed_is_told_to_the_hook() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("no chunk")]
+    struct NoChunk(#[source] io::Error);
+
+    let (told, tells) = std::sync::mpsc::channel();
+    let layer = PassthroughLayer::new().on_failure(move |error| {
+        let fault = cause_ref::<ClientFault>(error).cloned();
+        told.send((error.to_string(), fault)).expect("listened to");
+    });
+    let (feed, body) = Feed::new();
+    feed.fail(NoChunk(io::Error::other("its size is g")));
+    let request = Request::post("/").body(body).expect("a request");
+    ask(&layer.layer(service_fn(reads)), request)
+        .await
+        .assert_problem(400);
+    let fault = ClientFault::bad_request("the request body could not be read");
+    let expected = ("no chunk: its size is g".to_owned(), Some(fault));
+    assert_eq!(tells.try_iter().collect::<Vec<_>>(), [expected]);
+}
+
+// DESIGN rule 8
+#[tokio::test]
+async fn a_body_of_a_request_passes_frame_by_frame() {
+    let (feed, body) = Feed::announcing(4);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-sum", HeaderValue::from_static("1"));
+    let expected = trailers.clone();
+    let service = service_fn(move |request: Request<PassthroughBody<FedBody>>| {
+        let (feed, trailers) = (feed.clone(), trailers.clone());
+        async move {
+            let mut body = request.into_body();
+            assert_eq!(body.size_hint().exact(), Some(4));
+            feed.data("data");
+            feed.trailers(trailers.clone());
+            feed.end();
+            let data = body.frame().await.expect("data").expect("no error");
+            assert_eq!(data.into_data().expect("data"), "data");
+            assert_eq!(
+                (body.size_hint().exact(), body.is_end_stream()),
+                (Some(0), false)
+            );
+            let last = body.frame().await.expect("trailers").expect("no error");
+            assert!(body.is_end_stream());
+            let mut response = Response::new(Empty::<Bytes>::new());
+            *response.headers_mut() = last.into_trailers().expect("trailers");
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let request = Request::post("/").body(body).expect("a request");
+    let answer = ask(&over(service), request).await;
+    assert_eq!((answer.status, answer.headers), (200, expected));
 }
 
 // L50, L12

@@ -148,6 +148,36 @@ async fn a_chunk_that_is_none_ends_the_request() {
     }
 }
 
+/// Who sends what is no body, or only half of one, and listens for the answer, is told so: that is no failure of the backend's.
+#[tokio::test]
+async fn a_broken_body_is_the_callers_fault() {
+    let rig = Rig::new().await;
+    let extension = format!("4;{}\r\nbody\r\n0\r\n\r\n", "x".repeat(20_000));
+    for (chunks, ends) in [
+        ("g\r\nbody\r\n0\r\n\r\n", false),
+        ("3\nabc\n", false),
+        ("4\r\nbody\r\ng\r\n", false),
+        ("4\r\nbodyX\r\n0\r\n\r\n", false),
+        (&extension, false),
+        ("4\r\nbody\r\n0\r\nno colon\r\n\r\n", false),
+        ("4\r\nbody\r\n", true),
+        ("4\r\nbo", true),
+    ] {
+        let mut caller = rig.server.connect().await;
+        let head = request("POST", "/x/7", &["Transfer-Encoding: chunked"], "");
+        caller.send([&head, chunks.as_bytes()].concat()).await;
+        if ends {
+            caller.wire.shutdown().await;
+        }
+        let problem = caller.answer().await.problem(400);
+        let detail = "the request body could not be read";
+        assert_eq!(problem["detail"], detail, "{chunks:.40}");
+    }
+    for request in rig.backend.requests() {
+        assert!(!request.body.whole, "{request:?}");
+    }
+}
+
 /// What follows the size of a chunk is nobody's business; hyper bounds how much of it there may be.
 #[tokio::test]
 async fn extensions_of_a_chunk_are_not_passed_on() {
