@@ -49,6 +49,29 @@ impl Timer {
     }
 }
 
+impl Timer {
+    /// What `work` comes to, or `None` if it is late. The timer is looked at only if there is nothing; and as the deadline may
+    /// have come between the two looks, `work` is then polled once more. So whoever waits for the same instant inside, as a
+    /// merge does that answers with what it has by then, is always asked once more.
+    pub(crate) fn poll_work<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut work: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<Option<T>> {
+        let mut last_look = false;
+        loop {
+            if let Poll::Ready(output) = work(cx) {
+                return Poll::Ready(Some(output));
+            }
+            ready!(self.poll(cx));
+            if last_look {
+                return Poll::Ready(None);
+            }
+            last_look = true;
+        }
+    }
+}
+
 pin_project! {
     /// A timer without an allocation: for a future that is pinned anyway and armed on most calls. Who has it keeps its
     /// deadline.

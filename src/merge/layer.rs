@@ -262,15 +262,13 @@ where
 {
     let mut call = pin!(call);
     let mut timer = Timer::new(deadline);
-    poll_fn(|cx| match call.as_mut().poll(cx) {
-        Poll::Ready(Ok(gather)) => Poll::Ready(Ok(gather)),
-        Poll::Ready(Err(error)) => Poll::Ready(Err(refused(&error.into()))),
-        Poll::Pending => timer.poll(cx).map(|()| {
+    match poll_fn(|cx| timer.poll_work(cx, |cx| call.as_mut().poll(cx))).await {
+        Some(called) => called.map_err(|error| refused(&error.into())),
+        None => {
             let late = Problem::new(StatusCode::GATEWAY_TIMEOUT);
             Err(late.detail("the branches could not be called in time"))
-        }),
-    })
-    .await
+        }
+    }
 }
 
 /// The answer to a fan-out that gave no gather.

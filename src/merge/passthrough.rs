@@ -266,21 +266,20 @@ where
         let answered = matches!(this.state.as_mut().project(), StateProj::Answered);
         assert!(!answered, "polled after it had finished");
         let deadline = this.timer.deadline();
-        let polled = AssertUnwindSafe(|| this.state.as_mut().poll(cx, deadline));
-        let answered = match catch_unwind(polled) {
-            Ok(Poll::Ready(Ok(response))) if this.layer.is_oversized(response.headers()) => {
+        let call = |cx: &mut Context<'_>| {
+            let polled = AssertUnwindSafe(|| this.state.as_mut().poll(cx, deadline));
+            let contained = catch_unwind(polled);
+            contained.unwrap_or_else(|payload| Poll::Ready(Err(panicked(payload))))
+        };
+        // At a tie, finished work wins (DESIGN rule 6).
+        let answered = match ready!(this.timer.poll_work(cx, call)) {
+            Some(Ok(response)) if this.layer.is_oversized(response.headers()) => {
                 discard(response);
-                Err(BranchError::Service(
-                    UnusableResponse::new(None, OVERSIZED.into()).into(),
-                ))
+                let unusable = UnusableResponse::new(None, OVERSIZED.into());
+                Err(BranchError::Service(unusable.into()))
             }
-            Ok(Poll::Ready(answered)) => answered,
-            // At a tie, finished work wins (DESIGN rule 6).
-            Ok(Poll::Pending) => {
-                ready!(this.timer.poll(cx));
-                Err(BranchError::DeadlineExceeded)
-            }
-            Err(payload) => Err(panicked(payload)),
+            Some(answered) => answered,
+            None => Err(BranchError::DeadlineExceeded),
         };
         // ## (Ready | Called | Failed) => Answered
         //

@@ -1,7 +1,11 @@
 //! A merge ends at its deadline, to the instant, and a late branch costs its own part only.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::panic::catch_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +13,8 @@ use http::{Request, Response};
 use http_body_util::Full;
 use serde_json::json;
 use tokio::time::{Instant, advance};
-use tower::{Layer, ServiceExt, service_fn};
+use tokio_test::{assert_pending, assert_ready, task};
+use tower::{Layer, Service, ServiceExt, service_fn};
 use watershed::clone_request::{CloneRequestLayer, TeeBody};
 use watershed::deadline::Deadline;
 use watershed::fanout::FanOut;
@@ -272,6 +277,40 @@ async fn what_is_done_at_the_deadline_is_in_the_answer() {
         let answer = ask(&stack(&within(delay), branches), get("/")).await;
         answer.assert_document(r#"{"a":1,"b":2}"#, false);
     }
+}
+
+/// A layer between the merge and the fan-out may take its time, too: at a tie, it was in time.
+#[tokio::test(start_paused = true)]
+async fn a_gather_that_is_there_at_the_deadline_is_merged() {
+    let looks = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&looks);
+    let fan_out = FanOut::new([optional("a", a())]);
+    let slow = service_fn(move |request: Request<TeeBody>| {
+        let (seen, mut fan_out) = (Arc::clone(&seen), fan_out.clone());
+        async move {
+            poll_fn(|_| {
+                let look = seen.fetch_add(1, Ordering::Relaxed);
+                if look == 1 {
+                    // The clock reaches the deadline while this runs.
+                    assert_pending!(task::spawn(advance(E)).poll());
+                }
+                match look {
+                    0 | 1 => Poll::Pending,
+                    _ => Poll::Ready(()),
+                }
+            })
+            .await;
+            fan_out.call(request).await
+        }
+    });
+    let service = CloneRequestLayer::new().layer(within(E).layer(slow));
+    let mut call = task::spawn(service.oneshot(get("/")));
+    assert_pending!(call.poll());
+    let answer = assert_ready!(call.poll()).expect("infallible");
+    let problem = Answer::read(answer).await.assert_problem(504);
+    // Its branch was not called any more.
+    assert_eq!(listed(&problem), [("a", "deadline exceeded")]);
+    assert_eq!(looks.load(Ordering::Relaxed), 3);
 }
 
 #[tokio::test(start_paused = true)]

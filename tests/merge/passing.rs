@@ -4,6 +4,8 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use tokio::task::consume_budget;
 use tokio::time::{Instant, advance};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -355,6 +358,59 @@ async fn its_deadline_is_exact_and_the_call_is_gone_before_the_answer() {
     // At a tie, finished work wins.
     let tie = Scripted::reply(Reply::status(404).after(10 * MS));
     assert_eq!(ask(&layer.layer(tie), get("/")).await.status, 404);
+}
+
+/// The call has nothing when it is looked at before the deadline, and something when the timer is looked at just after it.
+#[tokio::test(start_paused = true)]
+async fn what_is_there_at_the_deadline_is_seen_though_it_came_between_two_looks() {
+    let looks = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&looks);
+    let backend = service_fn(move |_: Request<_>| {
+        let seen = Arc::clone(&seen);
+        std::future::poll_fn(move |_| {
+            let look = seen.fetch_add(1, Ordering::Relaxed);
+            if look == 1 {
+                // The clock reaches the deadline while this runs.
+                assert_pending!(task::spawn(advance(10 * MS)).poll());
+            }
+            match look {
+                0 | 1 => Poll::Pending,
+                _ => Poll::Ready(Ok::<_, BoxError>(Response::new(Empty::<Bytes>::new()))),
+            }
+        })
+    });
+    let layer = PassthroughLayer::new().within(10 * MS);
+    let mut call = task::spawn(layer.layer(backend).oneshot(get("/")));
+    assert_pending!(call.poll());
+    assert_eq!(looks.load(Ordering::Relaxed), 1);
+    let response = assert_ready!(call.poll()).expect("infallible");
+    assert_eq!(response.status(), 200);
+    assert_eq!(looks.load(Ordering::Relaxed), 3);
+}
+
+/// Tokio lets a task make so much progress in one turn; then all that it asks is pending until the next. That is not late.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_finished_at_its_deadline_wins_in_a_busy_task() {
+    let backend = service_fn(|_: Request<_>| async {
+        tokio::time::sleep(10 * MS).await;
+        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+    });
+    for turns in [0, 1, 2, 64] {
+        let layer = PassthroughLayer::new().within(10 * MS);
+        let mut call = std::pin::pin!(layer.layer(backend).oneshot(get("/")));
+        let (at, mut busy) = (Instant::now() + 10 * MS, turns);
+        let response = std::future::poll_fn(|cx| {
+            if busy > 0 && Instant::now() >= at {
+                busy -= 1;
+                for _ in 0..128 {
+                    let _ = std::pin::pin!(consume_budget()).poll(cx);
+                }
+            }
+            call.as_mut().poll(cx)
+        });
+        let response = response.await.expect("infallible");
+        assert_eq!(response.status(), 200, "{turns}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
