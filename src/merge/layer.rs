@@ -138,8 +138,8 @@ impl<S, M> Layer<S> for MergeLayer<M> {
 ///
 /// # Errors
 ///
-/// None: it answers every request. A panic in the merge itself is answered with 500. A fan-out that is [overloaded](FanOutError::Overloaded) is answered with 503, a failure of the inner service
-/// itself with 502.
+/// None: it answers every request. A panic in the merge itself is answered with 500, a fan-out that is
+/// [overloaded](FanOutError::Overloaded) with 503, any other failure of the inner service itself, such as a panic, with 502.
 ///
 /// # Cancellation
 ///
@@ -216,11 +216,15 @@ where
         *request.headers_mut() = headers;
         *request.method_mut() = asked;
 
-        let inner = self.inner.clone();
+        let inner = contain(|| self.inner.clone());
         let merge = Arc::clone(&self.layer.merge);
         MergeFuture {
             inner: Some(Box::pin(async move {
-                let response = match gathered(inner.oneshot(request), cx.deadline).await {
+                let gathered = match inner {
+                    Some(inner) => gathered(inner.oneshot(request), cx.deadline).await,
+                    None => Err(uncallable()),
+                };
+                let response = match gathered {
                     Ok(mut gather) => {
                         gather.end_at(cx.deadline);
                         merge.merge(cx, gather).await.map(ResponseBody::inner)
@@ -254,21 +258,28 @@ impl<S, M> MergeService<S, M> {
     }
 }
 
-/// The gather, if the inner service has one before the deadline. Layers may stand between it and the fan-out.
+/// The gather, if the inner service has one before the deadline. Layers may stand between it and the fan-out: their panics
+/// are failures of theirs, and none of the merge's.
 async fn gathered<F, G, E>(call: F, deadline: Deadline) -> Result<G, Problem>
 where
     F: Future<Output = Result<G, E>>,
     E: Into<BoxError>,
 {
-    let mut call = pin!(call);
+    let mut call = pin!(Some(call));
     let mut timer = Timer::new(deadline);
-    match poll_fn(|cx| timer.poll_work(cx, |cx| call.as_mut().poll(cx))).await {
-        Some(called) => called.map_err(|error| refused(&error.into())),
-        None => {
-            let late = Problem::new(StatusCode::GATEWAY_TIMEOUT);
-            Err(late.detail("the branches could not be called in time"))
+    let mut work = |cx: &mut Context<'_>| {
+        let call = call.as_mut().as_pin_mut().expect("until it has ended");
+        match contain(|| call.poll(cx)) {
+            Some(polled) => polled.map_err(|error| refused(&error.into())),
+            None => Poll::Ready(Err(uncallable())),
         }
-    }
+    };
+    let called = poll_fn(|cx| timer.poll_work(cx, &mut work)).await;
+    contain(|| call.set(None));
+    called.unwrap_or_else(|| {
+        let late = Problem::new(StatusCode::GATEWAY_TIMEOUT);
+        Err(late.detail("the branches could not be called in time"))
+    })
 }
 
 /// The answer to a fan-out that gave no gather.
@@ -279,8 +290,12 @@ fn refused(error: &BoxError) -> Problem {
     } else if let Some(fault) = cause_ref::<ClientFault>(error) {
         fault.to_problem()
     } else {
-        Problem::new(StatusCode::BAD_GATEWAY).detail("the branches could not be called")
+        uncallable()
     }
+}
+
+fn uncallable() -> Problem {
+    Problem::new(StatusCode::BAD_GATEWAY).detail("the branches could not be called")
 }
 
 /// The answer when the merge itself is at fault: it has panicked, or gives no answer that can be passed on.

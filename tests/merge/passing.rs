@@ -1,12 +1,10 @@
 //! One service, passed through untouched.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +22,8 @@ use watershed::merge::{PassthroughBody, PassthroughLayer};
 use watershed::test_util::{Reply, Scripted};
 use watershed::timeout::ClientTimeoutLayer;
 
-use crate::support::{Answer, Bomb, FedBody, Feed, Hand, MS, ask, get, post};
+use crate::common::{Panics, Place};
+use crate::support::{Answer, FedBody, Feed, Hand, MS, ask, get, post};
 
 type Sent = Request<PassthroughBody<Full<Bytes>>>;
 
@@ -452,70 +451,6 @@ async fn a_call_that_comes_too_late_is_not_made() {
     assert_eq!(ask(&over(backend), request).await.status, 200);
 }
 
-/// A service that panics at one place.
-struct Panics(Place);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Clone,
-    Ready,
-    Call,
-    Poll,
-    /// As its future is dropped, finished or not.
-    Finished,
-    Late,
-}
-
-impl Panics {
-    fn at(&self, place: Place) {
-        assert!(self.0 != place, "s3cret");
-    }
-}
-
-impl Clone for Panics {
-    fn clone(&self) -> Self {
-        self.at(Place::Clone);
-        Self(self.0)
-    }
-}
-
-impl Service<Sent> for Panics {
-    type Response = Response<Empty<Bytes>>;
-    type Error = BoxError;
-    type Future = PanicsFuture;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.at(Place::Ready);
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Sent) -> PanicsFuture {
-        self.at(Place::Call);
-        let on_its_way_out = matches!(self.0, Place::Finished | Place::Late);
-        PanicsFuture {
-            service: Self(self.0),
-            _bomb: on_its_way_out.then(|| Bomb("s3cret")),
-        }
-    }
-}
-
-struct PanicsFuture {
-    service: Panics,
-    _bomb: Option<Bomb>,
-}
-
-impl Future for PanicsFuture {
-    type Output = Result<Response<Empty<Bytes>>, BoxError>;
-
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        self.service.at(Place::Poll);
-        match self.service.0 {
-            Place::Late => Poll::Pending,
-            _ => Poll::Ready(Ok(Response::default())),
-        }
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_panic_of_the_backend_is_an_answer_as_well() {
     let layer = PassthroughLayer::new().within(10 * MS);
@@ -528,7 +463,8 @@ async fn a_panic_of_the_backend_is_an_answer_as_well() {
         (Place::Late, 504),
         (Place::Finished, 200),
     ] {
-        let call = layer.layer(Panics(place)).call(post("/", ""));
+        let backend = Panics::at(place, Scripted::reply(Reply::status(200)));
+        let call = layer.layer(backend).call(post("/", ""));
         let answer = Answer::read(call.await.expect("infallible")).await;
         assert_eq!(answer.status, status, "{place:?}");
         assert!(!answer.body.contains("s3cret"));

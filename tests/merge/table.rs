@@ -1,12 +1,14 @@
 //! The table of answers, for branches of which none is required: what is there is merged, what is not is said.
 
 use http::Request;
-use watershed::clone_request::TeeBody;
-use watershed::merge::{FirstSuccess, JsonMerge, Quorum};
+use tower::{Layer, Service};
+use watershed::clone_request::{CloneRequestLayer, TeeBody};
+use watershed::fanout::FanOut;
+use watershed::merge::{FirstSuccess, JsonMerge, MergeLayer, Quorum};
 use watershed::test_util::{Reply, ScriptedError};
 
-use crate::common::{self, a, answer, b, late, listed, optional, required};
-use crate::support::{HttpBranch, ask, get, merged};
+use crate::common::{self, Panics, Place, a, answer, b, late, listed, optional, required};
+use crate::support::{Answer, HttpBranch, MS, ask, get, merged};
 
 // L01
 #[tokio::test]
@@ -307,5 +309,29 @@ async fn every_merge_answers_200_without_content_if_all_is_skipped() {
         assert_eq!(answer.status, 200, "{index}: {answer:?}");
         assert!(answer.complete());
         assert!(matches!(&*answer.body, "" | "{}"));
+    }
+}
+
+/// Layers may stand between the merge and the fan-out: theirs is no panic of the merge's.
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_inner_service_is_an_answer_as_well() {
+    for (place, status) in [
+        (Place::Clone, 502),
+        (Place::Ready, 502),
+        (Place::Call, 502),
+        (Place::Poll, 502),
+        // It is late, whatever it does then.
+        (Place::Late, 504),
+    ] {
+        let inner = Panics::at(place, FanOut::new([optional("a", a())]));
+        let merge = MergeLayer::new(JsonMerge::object()).within(10 * MS);
+        let mut service = CloneRequestLayer::new().layer(merge.layer(inner));
+        let answer = service.call(get("/")).await.expect("infallible");
+        let answer = Answer::read(answer).await;
+        assert!(!answer.complete(), "{place:?}");
+        let problem = answer.assert_problem(status);
+        let detail = problem["detail"].as_str().expect("a text");
+        let why = "the branches could not be called";
+        assert!(detail.starts_with(why), "{place:?}: {detail}");
     }
 }
