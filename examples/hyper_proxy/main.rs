@@ -6,6 +6,8 @@
 mod server;
 
 use std::convert::Infallible;
+use std::error::Error;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,6 +21,7 @@ use tower::ServiceBuilder;
 use watershed::client::Client;
 use watershed::error::{BoxError, BuildError};
 use watershed::merge::PassthroughLayer;
+use watershed::outcome::BranchError;
 use watershed::proxy_headers::{ProxyHeadersLayer, TrustedHops};
 use watershed::rewrite::{RewriteLayer, UriTemplate};
 
@@ -67,11 +70,32 @@ async fn run(args: Args) -> Result<(), BoxError> {
                 .trusted_hops(trusted)
                 .allow_upgrade("websocket"),
         )
-        .layer(PassthroughLayer::new().within(Duration::from_millis(args.timeout_ms)))
+        .layer(
+            PassthroughLayer::new()
+                .within(Duration::from_millis(args.timeout_ms))
+                .on_failure(log),
+        )
         .layer(backend)
         .service(Client::new());
     let served = server::serve(args.listen, to_try, proxy).await;
     served.map_err(|error| format!("--listen {}: {error}", args.listen).into())
+}
+
+/// Says on standard error why there was no response, in one line with all of its causes: a caller is told no more than a
+/// status.
+fn log(error: &BranchError<BoxError>) {
+    let mut line = format!("hyper_proxy: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = format!(": {error}");
+        if !line.ends_with(&text) {
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    // A cause may hold anything; it is told in one line nevertheless.
+    line = line.replace(char::is_control, " ");
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Sends a request to the backend at `url`, whatever it is for.

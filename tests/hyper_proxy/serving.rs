@@ -212,6 +212,73 @@ async fn the_head_of_a_request_is_bounded_by_hyper() {
     assert_eq!(backend.requests().len(), 3);
 }
 
+/// Who runs it sees why there was no answer, who asks does not.
+#[tokio::test]
+async fn why_the_backend_failed_is_a_line_on_standard_error() {
+    let chunked = request("POST", "/", &["Transfer-Encoding: chunked"], "");
+    let broken = [&chunked[..], b"g\r\n"].concat();
+    let ordinary = request("GET", "/", &[], "");
+    let malformed = "HTTP/1.1 200 OK\r\nContent-Length: +9\r\n\r\n";
+    let large = format!("X-Long: {}", "x".repeat(1 << 16));
+    let large = answer("200 OK", &[&large], "");
+    for (backend, bytes, status, why, cause) in [
+        (
+            Backend::refuses(),
+            &ordinary,
+            502,
+            "no connection could be made: ",
+            "refused",
+        ),
+        (
+            Backend::closes_after(malformed),
+            &ordinary,
+            502,
+            "the response is not valid HTTP: ",
+            "content-length",
+        ),
+        (
+            Backend::answers(large),
+            &ordinary,
+            502,
+            "its head is over the bound",
+            "",
+        ),
+        (
+            Backend::hangs(),
+            &ordinary,
+            504,
+            "not finished at the deadline",
+            "",
+        ),
+        (
+            Backend::json("{}"),
+            &broken,
+            400,
+            "the body of the request failed: ",
+            "chunk",
+        ),
+    ] {
+        let mut proxy = Run::to(&backend).flag("timeout-ms", "300").start().await;
+        let answer = proxy.send(bytes).await;
+        assert_eq!(answer.status, status, "{why}");
+        assert!(
+            !answer.text().contains(why.trim_end_matches(": ")),
+            "{answer:?}"
+        );
+        let line = proxy.stderr_line().await;
+        let told = line
+            .strip_prefix("hyper_proxy: ")
+            .and_then(|told| told.strip_prefix(why));
+        let causes = told.unwrap_or_else(|| panic!("{line}"));
+        // With its causes, where there are any.
+        assert_eq!(causes.is_empty(), cause.is_empty(), "{line}");
+        assert!(causes.to_lowercase().contains(cause), "{line}");
+        proxy.terminate();
+        assert_eq!(proxy.exited().await.code(), Some(0));
+        assert_eq!(proxy.stderr(), format!("{line}\n"));
+    }
+}
+
 /// Whoever leaves is worked for no longer, be it before the answer or while that has nothing to say.
 #[tokio::test]
 async fn a_caller_that_leaves_ends_its_request() {
