@@ -20,6 +20,14 @@ pub enum Completeness {
 }
 
 impl Completeness {
+    pub(crate) fn complete_if(nothing_is_missing: bool) -> Self {
+        if nothing_is_missing {
+            Self::Complete
+        } else {
+            Self::Incomplete
+        }
+    }
+
     /// What `response` says of itself: its extension, else its header. A response that says nothing is complete.
     #[must_use]
     pub fn of<B>(response: &Response<B>) -> Self {

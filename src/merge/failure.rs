@@ -10,7 +10,8 @@ use crate::error::{BoxError, contain};
 use crate::outcome::{BranchError, BranchId};
 
 /// A response that came and is of no use: the cause of a failure, in the [`BranchError::Service`] that a hook is given by
-/// [`MergeLayer::on_failure`](super::MergeLayer::on_failure).
+/// [`MergeLayer::on_failure`](super::MergeLayer::on_failure) or
+/// [`PassthroughLayer::on_failure`](super::PassthroughLayer::on_failure).
 ///
 /// Its text is the `reason` that a problem gives for the branch, such as `status 503` or `it is not JSON`: nothing of what
 /// the response said.

@@ -81,9 +81,7 @@ where
         for outcome in batch {
             match outcome.result {
                 Ok(response) if !can_answer(response.status(), response.headers()) => {
-                    let (head, body) = response.into_parts();
-                    discard(body);
-                    ledger.failed(&outcome.branch, Failure::status(&head));
+                    ledger.rejected(&outcome.branch, response);
                 }
                 Ok(response) if first.is_none() => first = Some(response),
                 Ok(response) => discard(response),

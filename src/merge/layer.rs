@@ -309,12 +309,7 @@ pub(super) fn unmergeable<B>(own: OwnAnswer) -> Response<ResponseBody<B>> {
 /// Every merged answer says whether it is complete.
 fn marked<B>(mut response: Response<B>) -> Response<B> {
     if response.extensions().get::<Completeness>().is_none() {
-        let completeness = if response.status().is_success() {
-            Completeness::Complete
-        } else {
-            Completeness::Incomplete
-        };
-        completeness.mark(&mut response);
+        Completeness::complete_if(response.status().is_success()).mark(&mut response);
     }
     response
 }

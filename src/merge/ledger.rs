@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::error::Error;
 
 use http::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, StatusCode, response};
+use http::{HeaderMap, Response, StatusCode, response};
 use tower::timeout::error::Elapsed;
 
 use super::{MergeContext, UnusableResponse};
@@ -12,7 +12,7 @@ use crate::body::{CollectError, Completeness};
 use crate::deadline::TimedOut;
 #[cfg(feature = "decompression")]
 use crate::decompression::DecompressionError;
-use crate::error::{BoxError, ClientFault, Problem, cause_ref, write_json_str};
+use crate::error::{BoxError, ClientFault, Problem, cause_ref, discard, write_json_str};
 use crate::fields::{MAX_FIELDS, MAX_HEAD, is_oversized, said_length};
 use crate::outcome::{BranchError, BranchId, Gather};
 use crate::rewrite::RewriteError;
@@ -263,6 +263,13 @@ impl Ledger {
         self.entries[branch.index()].state = State::Failed(failure);
     }
 
+    /// A response that [can't be answered with](can_answer).
+    pub(super) fn rejected<B>(&mut self, branch: &BranchId, response: Response<B>) {
+        let (head, body) = response.into_parts();
+        discard(body);
+        self.failed(branch, Failure::status(&head));
+    }
+
     pub(super) fn error(&mut self, branch: &BranchId, error: &BranchError<BoxError>) {
         if let BranchError::Service(error) = error {
             if let Some(fault) = cause_ref::<ClientFault>(error.as_ref()) {
@@ -332,11 +339,8 @@ impl Ledger {
             )
         };
         if self.entries.iter().any(present) || self.entries.iter().all(skipped) {
-            return Ok(if self.entries.iter().all(whole) {
-                Completeness::Complete
-            } else {
-                Completeness::Incomplete
-            });
+            let whole = self.entries.iter().all(whole);
+            return Ok(Completeness::complete_if(whole));
         }
         Err(self.none("no branch answered"))
     }

@@ -62,15 +62,15 @@
 //! | every branch was skipped by its condition | 200 without content (`{}`, `[]`), complete |
 //! | none is present | 504 if all were late, else 502 |
 //!
-//! *Present* is a 2xx whose document could be read; 204 and 205 are empty parts; 3xx is a failure, and to [`JsonMerge`] so are
-//! 206 and 226, which are parts of a document. *Late* is what the deadline
-//! ended, a timeout inside the branch (of a layer, or of the connection), or a service that was not ready in time. An error is `application/problem+json` that
-//! names the branch and the reason in our words; of the branch's own answer it keeps `Retry-After` (with a 4xx), the
-//! `WWW-Authenticate` of a 401 and the `Allow` of a 405. A required branch that has failed is answered at once, if no earlier required one is
-//! pending.
+//! *Present* is a 2xx whose document could be read; 204 and 205 are empty parts; 3xx is a failure, and to [`JsonMerge`] so
+//! are 206 and 226, which are parts of a document. *Late* is what the deadline ended, a timeout inside the branch (of a
+//! layer, or of the connection), or a service that was not ready in time. An error is `application/problem+json` that names
+//! the branch and the reason in our words; of the branch's own answer it keeps `Retry-After` (with a 4xx), the
+//! `WWW-Authenticate` of a 401 and the `Allow` of a 405. A required branch that has failed is answered at once, if no
+//! earlier required one is pending.
 //!
-//! If there is no gather to merge, the answer is 503 (the fan-out is overloaded), 504 (it was not reached in time) or 502. A
-//! merge that panics is answered with 500.
+//! If there is no gather to merge, the answer is 503 (the fan-out is overloaded), 504 (it was not reached in time), the 4xx
+//! of a [`ClientFault`](crate::error::ClientFault), or 502. A merge that panics is answered with 500.
 //!
 //! Every answer carries `watershed-complete: true|false` and the extension [`Completeness`](crate::body::Completeness). A
 //! branch that says `false` of its own answer makes the whole incomplete.

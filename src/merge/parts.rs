@@ -179,11 +179,7 @@ where
         drop(collector);
         parts.sort_unstable_by_key(|part| part.branch.index());
         // A closure that does not say takes what it was given for granted: then so do we.
-        let completeness = if parts.iter().all(Part::is_whole) {
-            Completeness::Complete
-        } else {
-            Completeness::Incomplete
-        };
+        let completeness = Completeness::complete_if(parts.iter().all(Part::is_whole));
         let response = (self.closure)(cx, parts).await;
         if is_oversized(response.headers(), MAX_FIELDS, MAX_HEAD) {
             discard(response);

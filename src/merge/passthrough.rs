@@ -123,7 +123,8 @@ impl PassthroughLayer {
     /// later hook takes the place of an earlier one.
     ///
     /// The error is that of the inner service, its causes in its [sources](std::error::Error::source), or what else there was
-    /// instead of a response. The hook must not block. Its panics are contained.
+    /// instead of a response; of one whose head is over the bound, an [`UnusableResponse`]. What the client did wrong is a
+    /// [`ClientFault`] there. The hook must not block. Its panics are contained.
     ///
     /// ```
     /// use watershed::merge::PassthroughLayer;

@@ -8,7 +8,7 @@ use http_body::Body;
 
 use super::collect::{next_batch, outcome_index};
 use super::first_success::{answer, nobody, winner};
-use super::ledger::{Failure, Ledger, can_answer};
+use super::ledger::{Ledger, can_answer};
 use super::{Merge, MergeContext};
 use crate::body::{Completeness, ResponseBody};
 use crate::error::{BoxError, BuildError, discard};
@@ -98,11 +98,7 @@ where
                             first => discard(first.replace((branch.index(), response))),
                         }
                     }
-                    Ok(response) => {
-                        let (head, body) = response.into_parts();
-                        discard(body);
-                        ledger.failed(&branch, Failure::status(&head));
-                    }
+                    Ok(response) => ledger.rejected(&branch, response),
                     Err(error) => ledger.error(&branch, &error.map(Into::into)),
                 }
             }
