@@ -109,6 +109,29 @@ const BITS: &[&[u8]] = &[
     b"?",
 ];
 
+/// Those of `Forwarded`, and what is none or ends a line of them.
+const ELEMENTS: &[&str] = &[
+    "for=10.0.0.1",
+    "For=\"10.0.0.2:80\";proto=https",
+    "for=\"[::ffff:10.0.0.3]:_x\"; host=\"a.example\"",
+    "for=10.0.0.4:80;by=_b;x=\"a, for=10.0.0.5\"",
+    "for=\"\\10.0.0.6\";;x=\"\\\"\"",
+    "for=unknown",
+    "for=_hidden",
+    "for=1.1.1.1;for=10.0.0.7",
+    "for=10.0.0.8;x",
+    "for =10.0.0.8",
+    "for=10.0.0.8;x=\\a",
+    "x=\\\";for=10.0.0.8",
+    "for=\"10.0\"\".0.9\"",
+    "x y=z;for=10.0.0.9",
+    "proto=https",
+    ";",
+    "",
+    "for=\"10.0.0.8",
+    "x=\"\\\";for=10.0.0.8",
+];
+
 fn value() -> impl Strategy<Value = HeaderValue> {
     let bits =
         prop::collection::vec(prop::sample::select(BITS), 0..6).prop_map(|bits| bits.concat());
@@ -124,6 +147,11 @@ fn name() -> impl Strategy<Value = HeaderName> {
     let any = "[a-z0-9_.!~-]{1,12}";
     let known = prop::sample::select(NAMES).prop_map(HeaderName::from_static);
     prop_oneof![8 => known, 1 => any.prop_map(|name| name.parse().expect("a name"))]
+}
+
+fn way() -> impl Strategy<Value = HeaderValue> {
+    let elements = prop::collection::vec(prop::sample::select(ELEMENTS), 1..4);
+    elements.prop_map(|elements| elements.join(", ").parse().expect("a value"))
 }
 
 /// Any field; or one that has to do with another, which chance alone would rarely bring about.
@@ -143,7 +171,10 @@ fn field() -> impl Strategy<Value = (HeaderName, HeaderValue)> {
         let value = HeaderValue::from_static(value);
         (HeaderName::from_static(name), value)
     });
-    prop_oneof![8 => (name(), value()), 1 => named, 1 => upgrade]
+    let way = way().prop_map(|way| (header::FORWARDED, way));
+    let length = prop::sample::select(&["7", "7", "7", "07", "7, 7", "70"][..])
+        .prop_map(|length| (header::CONTENT_LENGTH, HeaderValue::from_static(length)));
+    prop_oneof![16 => (name(), value()), 2 => named, 2 => upgrade, 2 => way, 1 => length]
 }
 
 fn fields() -> impl Strategy<Value = HeaderMap> {
@@ -333,8 +364,6 @@ proptest! {
             Just(101_u16), Just(200), Just(204), Just(205), Just(304), Just(426), 100..=599_u16
         ],
         fields in fields(),
-        // Chance alone would rarely say one that fits.
-        length in prop::sample::select(&["", "", "7", "07", "7, 7", "70"][..]),
         content in content(),
     ) {
         let mut request = get(if asks { &[("connection", "upgrade"), ("upgrade", "websocket")] } else { &[] });
@@ -345,9 +374,6 @@ proptest! {
         let asked = Whole::request(request.clone());
         let mut response = response(status, &[]).map(|_| content);
         *response.headers_mut() = fields;
-        if !length.is_empty() {
-            response.headers_mut().append("content-length", HeaderValue::from_static(length));
-        }
         let given = Whole::response(response.clone());
         let (seen, answered) = sent(&setup, request, response);
         prop_assert!(seen.is_some(), "it was not passed on");
@@ -375,6 +401,31 @@ proptest! {
         let asked = Whole::request(request());
         oracle::assert_passed_on(&setup, &asked, &seen.expect("it is passed on"));
         oracle::assert_passed_back(&setup, &asked, &Whole::response(response()), &answered);
+    }
+
+    /// Whatever is claimed of the way here: it is believed as far as it may be and can be read, or refused.
+    #[test]
+    fn a_way_is_believed_as_far_as_it_may_be(
+        setup in setup(),
+        in_forwarded in prop::bool::weighted(0.9),
+        ways in prop::collection::vec(prop_oneof![4 => way(), 1 => value()], 1..3),
+    ) {
+        let setup = Setup { in_forwarded, ..setup };
+        let name = if in_forwarded { "forwarded" } else { "x-forwarded-for" };
+        let request = || {
+            let mut request = get(&[]);
+            for way in &ways {
+                request.headers_mut().append(name, way.clone());
+            }
+            setup.introduce(&mut request);
+            request
+        };
+        let (seen, answered) = sent(&setup, request(), response(200, &[]));
+        let before = Whole::request(request());
+        match seen {
+            Some(after) => oracle::assert_passed_on(&setup, &before, &after),
+            None => oracle::assert_refused(&setup, &before, &answered),
+        }
     }
 
     /// Whatever a client has claimed: when a proxy of ours has added to it, the first that is told is who that has seen.
