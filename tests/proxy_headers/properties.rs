@@ -1,13 +1,16 @@
 //! What holds whatever the request, the response and the configuration are.
 
+use std::future::ready;
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, response};
+use http_body::{Body, Frame};
+use http_body_util::StreamBody;
 use proptest::prelude::*;
 use watershed::proxy_headers::{ForwardedStyle, TrustedHops};
 
-use super::oracle::{self, Believes, Setup};
+use super::oracle::{self, Believes, Setup, Whole};
 use super::*;
 
 const NAMES: &[&str] = &[
@@ -93,6 +96,8 @@ const BITS: &[&[u8]] = &[
     b"trailers",
     b"0",
     b"7",
+    b"7, 7",
+    b"+7",
     b"-",
     b"\xff",
     b"\x80",
@@ -102,6 +107,29 @@ const BITS: &[&[u8]] = &[
     b"//",
     b"/",
     b"?",
+];
+
+/// Those of `Forwarded`, and what is none or ends a line of them.
+const ELEMENTS: &[&str] = &[
+    "for=10.0.0.1",
+    "For=\"10.0.0.2:80\";proto=https",
+    "for=\"[::ffff:10.0.0.3]:_x\"; host=\"a.example\"",
+    "for=10.0.0.4:80;by=_b;x=\"a, for=10.0.0.5\"",
+    "for=\"\\10.0.0.6\";;x=\"\\\"\"",
+    "for=unknown",
+    "for=_hidden",
+    "for=1.1.1.1;for=10.0.0.7",
+    "for=10.0.0.8;x",
+    "for =10.0.0.8",
+    "for=10.0.0.8;x=\\a",
+    "x=\\\";for=10.0.0.8",
+    "for=\"10.0\"\".0.9\"",
+    "x y=z;for=10.0.0.9",
+    "proto=https",
+    ";",
+    "",
+    "for=\"10.0.0.8",
+    "x=\"\\\";for=10.0.0.8",
 ];
 
 fn value() -> impl Strategy<Value = HeaderValue> {
@@ -121,6 +149,11 @@ fn name() -> impl Strategy<Value = HeaderName> {
     prop_oneof![8 => known, 1 => any.prop_map(|name| name.parse().expect("a name"))]
 }
 
+fn way() -> impl Strategy<Value = HeaderValue> {
+    let elements = prop::collection::vec(prop::sample::select(ELEMENTS), 1..4);
+    elements.prop_map(|elements| elements.join(", ").parse().expect("a value"))
+}
+
 /// Any field; or one that has to do with another, which chance alone would rarely bring about.
 fn field() -> impl Strategy<Value = (HeaderName, HeaderValue)> {
     let named = prop::collection::vec(prop::sample::select(NAMES), 1..4).prop_map(|names| {
@@ -138,7 +171,10 @@ fn field() -> impl Strategy<Value = (HeaderName, HeaderValue)> {
         let value = HeaderValue::from_static(value);
         (HeaderName::from_static(name), value)
     });
-    prop_oneof![8 => (name(), value()), 1 => named, 1 => upgrade]
+    let way = way().prop_map(|way| (header::FORWARDED, way));
+    let length = prop::sample::select(&["7", "7", "7", "07", "7, 7", "70"][..])
+        .prop_map(|length| (header::CONTENT_LENGTH, HeaderValue::from_static(length)));
+    prop_oneof![16 => (name(), value()), 2 => named, 2 => upgrade, 2 => way, 1 => length]
 }
 
 fn fields() -> impl Strategy<Value = HeaderMap> {
@@ -151,13 +187,20 @@ fn fields() -> impl Strategy<Value = HeaderMap> {
     })
 }
 
+fn content() -> impl Strategy<Value = Full<Bytes>> {
+    prop_oneof![2 => Just(""), 1 => Just("content")].prop_map(Full::from)
+}
+
 fn any_request() -> impl Strategy<Value = Request<Full<Bytes>>> {
-    let method =
-        prop::sample::select(&["GET", "GET", "POST", "OPTIONS", "TRACE", "CONNECT", "X-A"][..]);
+    let method = prop::sample::select(
+        &[
+            "GET", "GET", "HEAD", "POST", "OPTIONS", "TRACE", "CONNECT", "X-A",
+        ][..],
+    );
     let target = prop_oneof![
         4 => prop::sample::select(&[
             "/", "/a?b", "//evil/x", "*", "http://a.example/x", "http://a.example", "http://u@a/", "a:80",
-            "http://[::1]:80//x", "https://a:+1/", "/%2e%2e/",
+            "http://[::1]:80//x", "https://a:+1/", "/%2e%2e/", "HTTPS://a/", "ftp://a/x", "a://b:80",
         ][..]).prop_map(str::to_owned),
         1 => "(https?://[a-z@:.]{1,6})?[/a-c?*@:]{0,6}",
     ];
@@ -170,9 +213,9 @@ fn any_request() -> impl Strategy<Value = Request<Full<Bytes>>> {
         ][..],
     );
     let sound = prop::bool::weighted(0.7);
-    (method, target, version, fields(), sound).prop_map(
-        |(method, target, version, headers, sound)| {
-            let mut request = Request::new(Full::default());
+    (method, target, version, fields(), sound, content()).prop_map(
+        |(method, target, version, headers, sound, content)| {
+            let mut request = Request::new(content);
             *request.method_mut() = method.parse().expect("a method");
             *request.uri_mut() = target.parse().unwrap_or_default();
             *request.version_mut() = version;
@@ -213,6 +256,7 @@ fn setup() -> impl Strategy<Value = Setup> {
         let [in_forwarded, tls, connect, options, trace, upgrade, via] = flags;
         Setup {
             peer: peer.parse().expect("an address"),
+            says_peer: true,
             tls,
             believes,
             in_forwarded,
@@ -227,15 +271,23 @@ fn setup() -> impl Strategy<Value = Setup> {
     })
 }
 
-/// What the inner service was given, if it was, and the head of the answer.
-fn sent(
+/// What the inner service was given, if it was, and the answer.
+fn sent<Q, P>(
     setup: &Setup,
-    request: Request<Full<Bytes>>,
-    response: Response<Full<Bytes>>,
-) -> (Option<request::Parts>, response::Parts) {
-    let layer = setup.layer();
-    let (seen, response) = tokio_test::block_on(exchange(&layer, request, response));
-    (seen, response.into_parts().0)
+    request: Request<Q>,
+    response: Response<P>,
+) -> (Option<Whole<request::Parts>>, Whole<response::Parts>)
+where
+    Q: Body<Data = Bytes>,
+    P: Body<Data = Bytes>,
+{
+    let (mut seen, mut response) = (None, Some(response));
+    let inner = service_fn(|request: Request<ProxyHeadersBody<Q>>| {
+        seen = Some(Whole::request(request));
+        ready(Ok::<_, Infallible>(response.take().expect("called once")))
+    });
+    let Ok(response) = tokio_test::block_on(setup.layer().layer(inner).oneshot(request));
+    (seen, Whole::response(response))
 }
 
 proptest! {
@@ -243,16 +295,21 @@ proptest! {
 
     /// Whatever comes in: it is refused, or what goes on is fit to be passed on.
     #[test]
-    fn whatever_is_passed_on_is_fit_to_be(setup in setup(), mut request in any_request()) {
-        request.extensions_mut().insert(setup.peer());
-        let before = request.clone().into_parts().0;
-        let (seen, answered) = sent(&setup, request, Response::default());
+    fn whatever_is_passed_on_is_fit_to_be(
+        setup in setup(),
+        says_peer in prop::bool::weighted(0.9),
+        mut request in any_request(),
+    ) {
+        let setup = Setup { says_peer, ..setup };
+        setup.introduce(&mut request);
+        let before = Whole::request(request.clone());
+        let (seen, answered) = sent(&setup, request, response(200, &[]));
         match seen {
             Some(after) => {
-                oracle::assert_passed_on(&setup, &before, false, &after);
-                prop_assert_eq!(answered.status, 200);
+                oracle::assert_passed_on(&setup, &before, &after);
+                prop_assert_eq!(answered.head.status, 200);
             }
-            None => oracle::assert_refused(&before, &answered),
+            None => oracle::assert_refused(&setup, &before, &answered),
         }
     }
 
@@ -262,7 +319,7 @@ proptest! {
         if ["TRACE", "OPTIONS"].contains(&request.method().as_str()) {
             *request.method_mut() = Method::GET;
         }
-        request.extensions_mut().insert(setup.peer());
+        setup.introduce(&mut request);
         let Ok(mut once) = admit(&setup.layer(), request) else { return Ok(()) };
         let first = once.headers.clone();
         once.extensions.insert(peer("10.0.0.1:1"));
@@ -302,39 +359,105 @@ proptest! {
     fn whatever_is_passed_back_is_fit_to_be(
         setup in setup(),
         asks in prop::bool::ANY,
-        status in prop_oneof![Just(101_u16), Just(200), Just(426), 100..=599_u16],
-        before in fields(),
+        head in any::<bool>(),
+        status in prop_oneof![
+            Just(101_u16), Just(200), Just(204), Just(205), Just(304), Just(426), 100..=599_u16
+        ],
+        fields in fields(),
+        content in content(),
     ) {
         let mut request = get(if asks { &[("connection", "upgrade"), ("upgrade", "websocket")] } else { &[] });
-        request.extensions_mut().insert(setup.peer());
-        let asked = request.clone().into_parts().0;
-        let mut response = response(status, &[]);
-        *response.headers_mut() = before.clone();
-        let given = response.clone().into_parts().0;
+        setup.introduce(&mut request);
+        if head {
+            *request.method_mut() = Method::HEAD;
+        }
+        let asked = Whole::request(request.clone());
+        let mut response = response(status, &[]).map(|_| content);
+        *response.headers_mut() = fields;
+        let given = Whole::response(response.clone());
         let (seen, answered) = sent(&setup, request, response);
         prop_assert!(seen.is_some(), "it was not passed on");
-        oracle::assert_passed_back(&setup, &asked, false, &given, &answered);
+        oracle::assert_passed_back(&setup, &asked, &given, &answered);
     }
 
     /// Bytes of any kind in the trailers.
     #[test]
-    fn whatever_trailers_there_are_they_say_no_more_than_they_may(before in fields()) {
-        use http_body_util::{BodyExt, StreamBody};
-        use http_body::Frame;
+    fn whatever_trailers_there_are_they_say_no_more_than_they_may(
+        setup in setup(),
+        asked in fields(),
+        given in fields(),
+    ) {
+        let body = |trailers: &HeaderMap| {
+            let frame = Frame::trailers(trailers.clone());
+            StreamBody::new(futures_util::stream::iter([Ok::<_, Infallible>(frame)]))
+        };
+        let request = || {
+            let mut request = get(&[]).map(|_| body(&asked));
+            setup.introduce(&mut request);
+            request
+        };
+        let response = || Response::new(body(&given));
+        let (seen, answered) = sent(&setup, request(), response());
+        let asked = Whole::request(request());
+        oracle::assert_passed_on(&setup, &asked, &seen.expect("it is passed on"));
+        oracle::assert_passed_back(&setup, &asked, &Whole::response(response()), &answered);
+    }
 
-        let frame = Frame::trailers(before.clone());
-        let body = StreamBody::new(futures_util::stream::iter([Ok::<_, Infallible>(frame)]));
-        let body = Mutex::new(Some(body));
-        let inner = service_fn(|_: Request<ProxyHeadersBody<Full<Bytes>>>| {
-            let body: Option<StreamBody<_>> = body.lock().expect("not poisoned").take();
-            async { Ok::<_, Infallible>(Response::<StreamBody<_>>::new(body.expect("called once"))) }
-        });
-        let after = tokio_test::block_on(async {
-            let Ok(response) = layer().layer(inner).oneshot(get(&[])).await;
-            let read = response.into_body().collect().await.expect("a whole body");
-            read.trailers().cloned()
-        });
-        oracle::assert_trailers(Some(&before), after.as_ref());
+    /// Whatever is claimed of the way here: it is believed as far as it may be and can be read, or refused.
+    #[test]
+    fn a_way_is_believed_as_far_as_it_may_be(
+        setup in setup(),
+        in_forwarded in prop::bool::weighted(0.9),
+        ways in prop::collection::vec(prop_oneof![4 => way(), 1 => value()], 1..3),
+    ) {
+        let setup = Setup { in_forwarded, ..setup };
+        let name = if in_forwarded { "forwarded" } else { "x-forwarded-for" };
+        let request = || {
+            let mut request = get(&[]);
+            for way in &ways {
+                request.headers_mut().append(name, way.clone());
+            }
+            setup.introduce(&mut request);
+            request
+        };
+        let (seen, answered) = sent(&setup, request(), response(200, &[]));
+        let before = Whole::request(request());
+        match seen {
+            Some(after) => oracle::assert_passed_on(&setup, &before, &after),
+            None => oracle::assert_refused(&setup, &before, &answered),
+        }
+    }
+
+    /// Whatever a client has claimed: when a proxy of ours has added to it, the first that is told is who that has seen.
+    #[test]
+    fn who_a_proxy_has_seen_can_not_make_himself_vanish(
+        claimed in value(),
+        rfc7239 in any::<bool>(),
+        quoted in any::<bool>(),
+        apart in any::<bool>(),
+    ) {
+        let (name, trusted) = match rfc7239 {
+            true => ("forwarded", TrustedHops::last(1).in_forwarded()),
+            false => ("x-forwarded-for", TrustedHops::last(1)),
+        };
+        let added = match (rfc7239, quoted) {
+            (true, true) => &b"for=\"203.0.113.9\";by=\"[::1]\""[..],
+            (true, false) => b"for=203.0.113.9;proto=https",
+            (false, _) => b"203.0.113.9",
+        };
+        let lines = match apart {
+            true => vec![claimed.as_bytes().to_vec(), added.to_vec()],
+            false => vec![[claimed.as_bytes(), b", ", added].concat()],
+        };
+        let mut request = get(&[]);
+        for line in lines {
+            let line = HeaderValue::from_bytes(&line).expect("a value");
+            request.headers_mut().append(HeaderName::from_static(name), line);
+        }
+        match admit(&layer().trusted_hops(trusted), request) {
+            Ok(head) => prop_assert_eq!(line(&head.headers, "x-forwarded-for"), Some("203.0.113.9, 192.0.2.7")),
+            Err(answer) => prop_assert!(answer.status == 400 && rfc7239 && !apart, "{:?}", answer),
+        }
     }
 
     /// An address is read as it was written, in either style.

@@ -58,7 +58,9 @@ enum Bit {
     Byte(u8),
 }
 
-const METHODS: &[&str] = &["GET", "POST", "OPTIONS", "TRACE", "CONNECT", "X-OTHER"];
+const METHODS: &[&str] = &[
+    "GET", "POST", "OPTIONS", "TRACE", "CONNECT", "X-OTHER", "HEAD",
+];
 const VERSIONS: &[Version] = &[
     Version::HTTP_11,
     Version::HTTP_10,
@@ -152,6 +154,8 @@ const BITS: &[&[u8]] = &[
     b"@",
     b":80",
     b"%2e",
+    b"4",
+    b"+4",
 ];
 
 fn pick<T: ?Sized>(from: &[&'static T], at: u8) -> &'static T {
@@ -192,6 +196,7 @@ impl Input {
         let choices = &self.setup;
         Setup {
             peer: pick(PEERS, choices.peer).parse().expect("an address"),
+            says_peer: choices.peer != u8::MAX,
             tls: choices.tls,
             believes: match choices.believes {
                 Believes::Last(count) => oracle::Believes::Last(count.into()),
@@ -211,11 +216,6 @@ impl Input {
         }
     }
 
-    /// Whether the server says who the peer is.
-    pub(crate) fn has_peer(&self) -> bool {
-        self.setup.peer != u8::MAX
-    }
-
     pub(crate) fn request(&self) -> Request<TwoFrames> {
         let trailers = (!self.trailers.is_empty()).then(|| headers(&self.trailers));
         let mut request = Request::new(TwoFrames::new(self.content, trailers));
@@ -228,9 +228,7 @@ impl Input {
             let host = HeaderValue::from_static("h.example");
             request.headers_mut().insert("host", host);
         }
-        if self.has_peer() {
-            request.extensions_mut().insert(self.setup().peer());
-        }
+        self.setup().introduce(&mut request);
         request
     }
 

@@ -3,16 +3,21 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, request};
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use tower::Service;
 
+use crate::oracle::Whole;
+
+const CONTENT: &[u8] = b"data";
+
 /// Some data, and trailers.
+#[derive(Debug, Clone)]
 pub(crate) struct TwoFrames {
     data: bool,
     trailers: Option<HeaderMap>,
@@ -21,10 +26,6 @@ pub(crate) struct TwoFrames {
 impl TwoFrames {
     pub(crate) fn new(data: bool, trailers: Option<HeaderMap>) -> Self {
         Self { data, trailers }
-    }
-
-    pub(crate) fn trailers(&self) -> Option<&HeaderMap> {
-        self.trailers.as_ref()
     }
 }
 
@@ -37,7 +38,7 @@ impl Body for TwoFrames {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if std::mem::take(&mut self.data) {
-            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"data")))));
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(CONTENT)))));
         }
         Poll::Ready(
             self.trailers
@@ -49,31 +50,14 @@ impl Body for TwoFrames {
     fn is_end_stream(&self) -> bool {
         !self.data && self.trailers.is_none()
     }
-}
 
-/// Reads a body to its end; its trailers.
-pub(crate) fn read<B: Body<Data = Bytes>>(body: B) -> Option<HeaderMap> {
-    let mut body = pin!(body);
-    let mut trailers = None;
-    let mut cx = Context::from_waker(Waker::noop());
-    loop {
-        let ended = body.is_end_stream();
-        match body.as_mut().poll_frame(&mut cx) {
-            Poll::Pending => panic!("pending, though nothing is to be waited for"),
-            Poll::Ready(None) => return trailers,
-            Poll::Ready(Some(frame)) => {
-                assert!(!ended, "a frame behind the announced end");
-                let Ok(frame) = frame else { panic!("an error") };
-                if let Ok(fields) = frame.into_trailers() {
-                    assert!(trailers.replace(fields).is_none());
-                }
-            }
-        }
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(if self.data { CONTENT.len() as u64 } else { 0 })
     }
 }
 
-/// What the service was asked, and the trailers of it.
-pub(crate) type Seen = Rc<RefCell<Option<(request::Parts, Option<HeaderMap>)>>>;
+/// What the service was asked.
+pub(crate) type Seen = Rc<RefCell<Option<Whole<request::Parts>>>>;
 
 /// Answers with what is there, and keeps what it was asked.
 pub(crate) struct Inner {
@@ -91,8 +75,7 @@ impl<B: Body<Data = Bytes>> Service<Request<B>> for Inner {
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (head, body) = request.into_parts();
-        *self.seen.borrow_mut() = Some((head, read(body)));
+        *self.seen.borrow_mut() = Some(Whole::request(request));
         ready(Ok(self.response.take().expect("called once")))
     }
 }

@@ -4,6 +4,8 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method};
 use http_body::Body;
 
+use crate::fields::settle_length;
+
 /// Makes the head say of the body what the body says of itself, and returns the announced length.
 ///
 /// hyper believes the head. A `Content-Length` that was left over from another body would be sent with this one, and the
@@ -17,7 +19,7 @@ pub(crate) fn announce<B: Body>(method: &Method, headers: &mut HeaderMap, body: 
     if let Some(length) = exact {
         let expects_content = [Method::POST, Method::PUT, Method::PATCH].contains(method);
         if headers.contains_key(CONTENT_LENGTH) {
-            if said_length(headers) != exact {
+            if settle_length(headers) != Ok(exact) {
                 headers.insert(CONTENT_LENGTH, length.into());
             }
         } else if length == 0 && expects_content {
@@ -26,31 +28,14 @@ pub(crate) fn announce<B: Body>(method: &Method, headers: &mut HeaderMap, body: 
         }
         return exact;
     }
-    if !headers.contains_key(TRANSFER_ENCODING) {
-        let said = said_length(headers);
-        if said.is_some() {
-            return said;
-        }
-        // hyper takes a GET of unknown length for one without a body, unless it is told otherwise.
-        if [Method::GET, Method::HEAD].contains(method) {
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
+    if let Ok(Some(said)) = settle_length(headers) {
+        return Some(said);
     }
-    // Overruled by the transfer coding, or not a length.
+    // Not a length.
     headers.remove(CONTENT_LENGTH);
-    None
-}
-
-/// The one `Content-Length`, if it is one.
-fn said_length(headers: &HeaderMap) -> Option<u64> {
-    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
-    let (Some(line), None) = (lines.next(), lines.next()) else {
-        return None;
-    };
-    let digits = std::str::from_utf8(line.as_bytes()).ok()?;
-    // `parse` would take a sign as well.
-    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
+    // hyper takes a GET of unknown length for one without a body, unless it is told otherwise.
+    if !headers.contains_key(TRANSFER_ENCODING) && [Method::GET, Method::HEAD].contains(method) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    digits.parse().ok()
+    None
 }

@@ -1,6 +1,6 @@
 //! Which fields are lost, by which rule.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use http::{HeaderMap, HeaderValue, Version};
 
 use super::{PROTECTED, Setup, WRITTEN};
 
@@ -159,8 +159,6 @@ pub(super) fn of_the_connection(
         Some("it is of the connection")
     } else if is_named() && !FOR_ALL.contains(&name) && !is_claim(name) && !unnamable(name) {
         Some("Connection names it")
-    } else if name == "content-length" && headers.contains_key("transfer-encoding") {
-        Some("the coding says how long the body is")
     } else {
         None
     }
@@ -196,7 +194,7 @@ pub(super) fn assert_fields(
 
 /// Trailers are as they came, but for those that nobody may send.
 #[track_caller]
-pub(crate) fn assert_trailers(before: Option<&HeaderMap>, after: Option<&HeaderMap>) {
+pub(super) fn assert_trailers(before: Option<&HeaderMap>, after: Option<&HeaderMap>) {
     let (Some(before), Some(after)) = (before, after) else {
         assert_eq!(before.is_some(), after.is_some());
         return;
@@ -231,11 +229,4 @@ pub(super) fn assert_via(setup: &Setup, received: Version, before: &HeaderMap, a
     let before = before.get_all("via").iter().map(HeaderValue::as_bytes);
     let after = after.get_all("via").iter().map(HeaderValue::as_bytes);
     assert!(after.eq(before.chain(own)), "each proxy adds itself");
-}
-
-/// An answer of the layer's own has a content type at the most.
-#[track_caller]
-pub(super) fn assert_nothing_left(headers: &HeaderMap) {
-    let names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-    assert!(names.is_empty() || names == ["content-type"], "{names:?}");
 }

@@ -1,27 +1,33 @@
 //! What `proxy_headers` may pass on and back, said once more from the specifications, and not by the code that is held
 //! against it: by the properties here, and by the fuzz target `proxy_headers`, which includes this file.
 //!
-//! Each field is lost by a rule that has a name, or it is there as it came.
+//! Each field is lost by a rule that has a name, or it is there as it came; each message is refused by one, or it is passed.
 
 mod fields;
+mod lengths;
+mod refusals;
 mod requests;
 mod responses;
 mod upgrades;
 mod way;
+mod whole;
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::HeaderName;
+use http::{HeaderName, Request};
 use watershed::proxy_headers::{ForwardedStyle, Peer, ProxyHeadersLayer, TrustedHops};
 
-pub(crate) use fields::assert_trailers;
-pub(crate) use requests::{assert_passed_on, assert_refused};
+pub(crate) use refusals::assert_refused;
+pub(crate) use requests::assert_passed_on;
 pub(crate) use responses::assert_passed_back;
+pub(crate) use whole::Whole;
 
 /// How a layer is set up, and who asks it.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) peer: SocketAddr,
+    /// Whether the server says who it is that asks.
+    pub(crate) says_peer: bool,
     pub(crate) tls: bool,
     pub(crate) believes: Believes,
     pub(crate) in_forwarded: bool,
@@ -83,9 +89,13 @@ impl Setup {
         layer
     }
 
-    pub(crate) fn peer(&self) -> Peer {
+    /// Puts the peer into a request, as the server would.
+    pub(crate) fn introduce<B>(&self, request: &mut Request<B>) {
         let peer = Peer::new(self.peer);
-        if self.tls { peer.over_tls() } else { peer }
+        if self.says_peer {
+            let peer = if self.tls { peer.over_tls() } else { peer };
+            request.extensions_mut().insert(peer);
+        }
     }
 
     fn believes_peer(&self) -> bool {

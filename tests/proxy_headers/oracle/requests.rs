@@ -1,33 +1,42 @@
-//! What a request is when it is passed on, and why it is not.
+//! What a request is when it is passed on.
 
 use std::net::Ipv6Addr;
 
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Method, Version, request, response};
+use http::{HeaderMap, HeaderValue, Method, Version, request};
 use watershed::proxy_headers::ForwardedStyle;
 
 use super::fields::{
-    assert_fields, assert_nothing_left, assert_via, cgi, has, is_claim, is_coded, is_unnamable,
+    assert_fields, assert_trailers, assert_via, cgi, has, is_claim, is_unnamable,
     of_the_connection, only,
 };
+use super::lengths::assert_length;
+use super::refusals::{max_forwards, refusals};
 use super::upgrades::{asked, assert_upgrade};
 use super::way::assert_claims;
-use super::{PROTECTED, Setup, WRITTEN};
+use super::{PROTECTED, Setup, WRITTEN, Whole};
 
 /// What the inner service was given is fit to be passed on.
 #[track_caller]
 pub(crate) fn assert_passed_on(
     setup: &Setup,
-    before: &request::Parts,
-    has_content: bool,
-    after: &request::Parts,
+    request: &Whole<request::Parts>,
+    seen: &Whole<request::Parts>,
 ) {
+    let broken = refusals(setup, request);
+    assert!(broken.is_empty(), "passed on, though {broken:?}");
+    assert_eq!(seen.is_over, request.is_over);
+    assert_eq!(seen.content, request.content);
+    assert_trailers(request.trailers.as_ref(), seen.trailers.as_ref());
+
+    let (before, after) = (&request.head, &seen.head);
     assert_eq!(
         (&after.method, after.version),
         (&before.method, before.version)
     );
     let written = [
         "connection",
+        "content-length",
         "cookie",
         "forwarded",
         "host",
@@ -54,7 +63,8 @@ pub(crate) fn assert_passed_on(
     let asks_for_trailers = has(&before.headers, "te", "trailers");
     let te = asks_for_trailers.then_some("trailers");
     assert_eq!(only(&after.headers, "te"), te);
-    assert_upgrade(&after.headers, &asked(setup, before, has_content));
+    assert_upgrade(&after.headers, &asked(setup, request));
+    assert_length(&before.headers, &after.headers);
     assert_via(setup, before.version, &before.headers, &after.headers);
     assert_cookie(before, after);
     assert_target(setup, before, after);
@@ -115,26 +125,9 @@ fn assert_forwards(setup: &Setup, before: &request::Parts, after: &request::Part
         assert_eq!(lines(left), lines(given));
         return;
     }
-    let number = |text: &str| text.parse::<u128>().unwrap_or(u128::MAX);
-    let given = only(given, "max-forwards").map(|given| number(given).min(u32::MAX.into()));
-    let left = only(left, "max-forwards").map(number);
+    let given = max_forwards(given).expect("another is refused");
+    let left = max_forwards(left).expect("a number");
     assert_eq!(left.map(|left| left + 1), given);
-}
-
-/// A request that the layer has answered itself gave a reason to.
-#[track_caller]
-pub(crate) fn assert_refused(before: &request::Parts, answered: &response::Parts) {
-    let status = answered.status.as_u16();
-    assert!([204, 400, 501].contains(&status), "{status}");
-    let mut hosts = before.headers.get_all("host").iter();
-    let host = hosts.next().filter(|_| hosts.next().is_none());
-    let is_plain = host.is_some_and(|host| host.to_str().is_ok_and(is_host))
-        && ![Method::OPTIONS, Method::TRACE, Method::CONNECT].contains(&before.method)
-        && before.uri.authority().is_none()
-        && before.uri.path().starts_with('/')
-        && !is_coded(&before.headers);
-    assert!(!is_plain, "refused for nothing: {before:?}");
-    assert_nothing_left(&answered.headers);
 }
 
 /// `host[:port]` (RFC 3986 §3.2.2), of what no reader takes for the end of it.

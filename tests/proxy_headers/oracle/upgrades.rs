@@ -2,8 +2,8 @@
 
 use http::{HeaderMap, Version, request};
 
-use super::Setup;
 use super::fields::{elements, has, only};
+use super::{Setup, Whole};
 
 pub(super) fn is_tchar(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)
@@ -22,15 +22,15 @@ pub(super) fn allowed_protocols(headers: &HeaderMap) -> String {
 }
 
 /// Whether a connection could change its protocol after this request.
-pub(super) fn may_upgrade(setup: &Setup, request: &request::Parts, has_content: bool) -> bool {
-    setup.upgrade && request.version == Version::HTTP_11 && !has_content
+pub(super) fn may_upgrade(setup: &Setup, request: &Whole<request::Parts>) -> bool {
+    setup.upgrade && request.head.version == Version::HTTP_11 && request.is_over
 }
 
 /// What a request asks to change to, as far as it may.
-pub(super) fn asked(setup: &Setup, request: &request::Parts, has_content: bool) -> String {
-    let asks = has(&request.headers, "connection", "upgrade");
-    if asks && may_upgrade(setup, request, has_content) {
-        allowed_protocols(&request.headers)
+pub(super) fn asked(setup: &Setup, request: &Whole<request::Parts>) -> String {
+    let headers = &request.head.headers;
+    if has(headers, "connection", "upgrade") && may_upgrade(setup, request) {
+        allowed_protocols(headers)
     } else {
         String::new()
     }

@@ -114,11 +114,8 @@ pub(super) fn assert_claims(setup: &Setup, before: &request::Parts, after: &requ
         let node = |element: &Vec<_>| node(parameter(element, "for").expect("for whom"));
         elements.iter().map(|one| node(one).expect("one")).collect()
     });
-    for hops in [&way, &nodes].into_iter().flatten() {
-        assert_hops(setup, &before.headers, hops);
-    }
-    if let (Some(way), Some(nodes)) = (&way, &nodes) {
-        assert_eq!(way, nodes, "both say the same");
+    for hops in [way, nodes].into_iter().flatten() {
+        assert_eq!(Ok(hops), believed(setup, &before.headers));
     }
 
     let host = only(headers, "x-forwarded-host");
@@ -146,26 +143,119 @@ pub(super) fn assert_claims(setup: &Setup, before: &request::Parts, after: &requ
     }
 }
 
-/// The peer at the end of the way, and before it what is claimed, from the right, as far as the trust goes.
-#[track_caller]
-fn assert_hops(setup: &Setup, claims: &HeaderMap, hops: &[Option<IpAddr>]) {
-    let peer = Some(setup.addr());
-    if setup.in_forwarded {
-        assert_eq!(hops.last(), Some(&peer), "the peer is last");
-        for (nth, hop) in hops[1..].iter().rev().enumerate() {
-            assert!(setup.believes(*hop, nth), "{hops:?}");
-        }
-        return;
+/// How a byte of `Forwarded` stands there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    Plain,
+    Quote,
+    Quoted,
+}
+
+type Text = [(u8, Stands)];
+
+/// A line without its escapes, if its quoted strings end.
+fn read_quotes(line: &[u8]) -> Option<Vec<(u8, Stands)>> {
+    let (mut text, mut bytes, mut is_quoted) = (Vec::new(), line.iter(), false);
+    while let Some(&byte) = bytes.next() {
+        text.push(match byte {
+            b'"' => {
+                is_quoted = !is_quoted;
+                (byte, Stands::Quote)
+            }
+            b'\\' if is_quoted => (*bytes.next()?, Stands::Quoted),
+            _ if is_quoted => (byte, Stands::Quoted),
+            _ => (byte, Stands::Plain),
+        });
     }
-    let mut expected = vec![peer];
-    for claimed in elements(claims, "x-forwarded-for").into_iter().rev() {
-        let claimed = std::str::from_utf8(claimed).ok().map(node);
-        let nth = expected.len() - 1;
-        match claimed {
-            Some(Ok(hop)) if setup.believes(expected[nth], nth) => expected.push(hop),
-            _ => break,
+    (!is_quoted).then_some(text)
+}
+
+/// What stands between these, without the space around it, if it is something.
+fn parts(text: &Text, separator: u8) -> impl DoubleEndedIterator<Item = &Text> {
+    let is_space = |at: &(u8, Stands)| [b' ', b'\t'].contains(&at.0) && at.1 == Stands::Plain;
+    let parts = text.split(move |at| *at == (separator, Stands::Plain));
+    parts.filter_map(move |part| {
+        let first = part.iter().position(|at| !is_space(at))?;
+        let last = part.iter().rposition(|at| !is_space(at))?;
+        Some(&part[first..=last])
+    })
+}
+
+/// A token, in which these may stand besides.
+fn token(text: &Text, besides: &str) -> Result<String, ()> {
+    let char = |&(byte, stands): &(u8, Stands)| {
+        let c = char::from(byte);
+        let is_good = stands == Stands::Plain && (is_tchar(c) || besides.contains(c));
+        is_good.then_some(c).ok_or(())
+    };
+    let token: String = text.iter().map(char).collect::<Result<_, _>>()?;
+    (!token.is_empty()).then_some(token).ok_or(())
+}
+
+/// A quoted string, or a token; an address may stand there as it is.
+fn value(text: &Text) -> Result<String, ()> {
+    let [(_, Stands::Quote), quoted @ .., (_, Stands::Quote)] = text else {
+        return token(text, ":[]");
+    };
+    let byte = |&(byte, stands): &(u8, Stands)| (stands == Stands::Quoted).then_some(byte);
+    let bytes: Option<Vec<u8>> = quoted.iter().map(byte).collect();
+    String::from_utf8(bytes.ok_or(())?).map_err(drop)
+}
+
+/// Whom an element of `Forwarded` is for.
+fn claimed_node(element: &Text) -> Result<Option<IpAddr>, ()> {
+    let mut said: Vec<(String, String)> = Vec::new();
+    for pair in parts(element, b';') {
+        let equals = pair.iter().position(|at| at.0 == b'=').ok_or(())?;
+        let name = token(&pair[..equals], "")?.to_ascii_lowercase();
+        let is_known = ["for", "by", "host", "proto"].contains(&&*name);
+        if is_known && said.iter().any(|(known, _)| *known == name) {
+            return Err(());
+        }
+        said.push((name, value(&pair[equals + 1..])?));
+    }
+    let node_of = said.iter().find(|(name, _)| name == "for");
+    node(&node_of.ok_or(())?.1)
+}
+
+enum Claim {
+    /// Malformed ones are errors.
+    Hop(Result<Option<IpAddr>, ()>),
+    /// A line of which nobody knows where its elements are.
+    Illegible,
+}
+
+/// What is claimed of the way here, from right to left.
+fn claims(setup: &Setup, headers: &HeaderMap) -> Vec<Claim> {
+    if !setup.in_forwarded {
+        let hop = |hop: &[u8]| std::str::from_utf8(hop).map_err(drop).and_then(node);
+        let hops = elements(headers, "x-forwarded-for").into_iter().rev();
+        return hops.map(|claimed| Claim::Hop(hop(claimed))).collect();
+    }
+    let mut claims = Vec::new();
+    for line in headers.get_all("forwarded").iter().rev() {
+        match read_quotes(line.as_bytes()) {
+            Some(line) => claims.extend(parts(&line, b',').rev().map(claimed_node).map(Claim::Hop)),
+            None => claims.push(Claim::Illegible),
         }
     }
-    expected.reverse();
-    assert_eq!(hops, expected);
+    claims
+}
+
+/// The way here: the peer at its end, and before it what is claimed, from the right, as far as the trust goes. An error if it
+/// goes to where nothing can be read.
+pub(super) fn believed(setup: &Setup, headers: &HeaderMap) -> Result<Vec<Option<IpAddr>>, ()> {
+    let mut hops = vec![Some(setup.addr())];
+    for (nth, claim) in claims(setup, headers).into_iter().enumerate() {
+        if !setup.believes(hops[nth], nth) {
+            break;
+        }
+        match claim {
+            Claim::Hop(Ok(hop)) => hops.push(hop),
+            Claim::Hop(Err(())) => break,
+            Claim::Illegible => return Err(()),
+        }
+    }
+    hops.reverse();
+    Ok(hops)
 }
