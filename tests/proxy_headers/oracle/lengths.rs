@@ -32,14 +32,12 @@ fn number_in(text: &str) -> Option<u64> {
 #[track_caller]
 pub(super) fn assert_length(before: &HeaderMap, after: &HeaderMap) {
     let said = said_length(before).expect("another is refused");
-    let as_it_came = match (said, before.get_all("content-length").iter().collect()) {
-        (Some(_), lines) => {
-            let lines: Vec<_> = lines;
-            let line = lines[0].to_str().expect("it was read");
-            (lines.len() == 1 && number_in(line).is_some()).then(|| line.to_owned())
-        }
-        (None, _) => None,
+    let lines: Vec<_> = before.get_all("content-length").iter().collect();
+    let as_it_came = match (said, &lines[..]) {
+        (Some(_), [line]) => line.to_str().ok().filter(|line| number_in(line).is_some()),
+        _ => None,
     };
-    let expected = as_it_came.or(said.map(|said| said.to_string()));
+    let expected = as_it_came.map(str::to_owned);
+    let expected = expected.or(said.map(|said| said.to_string()));
     assert_eq!(only(after, "content-length"), expected.as_deref());
 }
