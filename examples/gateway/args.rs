@@ -337,10 +337,13 @@ impl<'a> RouteFlags<'a> {
             "deadline-field" => {
                 let name = value.parse().map_err(|error| wrong(flag, value, error));
                 let name = name.and_then(|name: HeaderName| {
-                    // Not `Content-Length`, for one.
-                    match name.as_str().starts_with("x-") {
-                        true => Ok(name),
-                        false => Err(wrong(flag, value, "its name has to begin with x-")),
+                    // Neither `Content-Length`, for one, nor what says where a request comes from.
+                    let text = name.as_str();
+                    if text.starts_with("x-") && !text.starts_with("x-forwarded-") {
+                        Ok(name)
+                    } else {
+                        let why = "its name has to begin with x-, and not with x-forwarded-";
+                        Err(wrong(flag, value, why))
                     }
                 });
                 self.deadline_field.set(value, name)?;

@@ -127,6 +127,7 @@ fn route(args: args::Route, max_request_body: u64, client: &Client<TeeBody>) -> 
 }
 
 /// Says on standard error why a branch failed, in one line with all of its causes: a caller is told no more than its name.
+/// A program whose log may be slow hands the line to a thread of its own: this runs in the middle of the merge.
 fn log(route: &str, branch: &BranchId, error: &BranchError<BoxError>) {
     let mut line = format!("gateway: {route} {branch}: {error}");
     let mut cause = error.source();

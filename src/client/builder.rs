@@ -140,7 +140,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// If the connect timeout, the keep-alive interval or a bound of the response's head is zero, or what was given as a root is not a PEM certificate.
+    /// If the connect timeout, the keep-alive interval or a bound of the response's head is zero, or what was given as a root
+    /// is not a PEM certificate.
     pub fn try_build<B>(self) -> Result<Client<B>, BuildError>
     where
         B: Body + Send + Unpin + 'static,

@@ -49,10 +49,10 @@ pub enum DecompressionError {
 pin_project! {
     /// A body that is decoded as it is read, or one that passes as it is.
     ///
-    /// A frame of a decoded body has 4 KiB at most, and one poll decodes a bounded amount. Whatever can be
-    /// decoded of the bytes that have come is given before more is waited for. Its length is unknown. An error of the inner body passes as it is;
-    /// one of the compressed data is a [`DecompressionError`]. After either it is over. Trailers pass, without the digests of
-    /// the compressed bytes.
+    /// A frame of a decoded body has 4 KiB at most, and one poll decodes a bounded amount. Whatever can be decoded of the
+    /// bytes that have come is given before more is waited for. Its length is unknown. An error of the inner body passes as
+    /// it is; one of the compressed data is a [`DecompressionError`]. After either it is over. Trailers pass, without the
+    /// digests of the compressed bytes.
     pub struct DecompressionBody<B> {
         #[pin]
         inner: B,

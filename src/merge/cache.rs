@@ -68,8 +68,8 @@ impl CacheControl {
     }
 
     /// The field, if there is anything to say. What is missing from an incomplete answer may be there at the next request,
-    /// so nobody is told to keep that; but what a part forbids is forbidden still: a cache may have a lifetime of its own
-    /// for what says nothing.
+    /// so nobody is told for how long to keep that; but a part's `no-store`, `no-cache` and `private` hold still: a cache may
+    /// have a lifetime of its own for what says nothing.
     pub(super) fn value(&self, completeness: Completeness) -> Option<HeaderValue> {
         if self.no_store {
             return Some(HeaderValue::from_static("no-store"));

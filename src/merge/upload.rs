@@ -30,6 +30,16 @@ impl<B> PassthroughBody<B> {
     pub(super) fn new(inner: B) -> Self {
         Self { inner }
     }
+
+    /// The body as it came, whose errors don't say whose fault they are.
+    pub fn get_ref(&self) -> &B {
+        &self.inner
+    }
+
+    /// The same, for good.
+    pub fn into_inner(self) -> B {
+        self.inner
+    }
 }
 
 impl<B> Body for PassthroughBody<B>

@@ -120,10 +120,19 @@ async fn an_unknown_mode_or_policy_is_refused() {
     assert_values_refused("conflict", &["", "x", "Last", "deep", "append"]).await;
 }
 
-/// What steers the connection is none of its business.
+/// What steers the connection is none of its business, nor is where a request comes from.
 #[tokio::test]
 async fn a_bad_name_of_a_field_is_refused() {
-    let names = ["", "x y", "x:", "x-\u{e9}", "host", "content-length", "te"];
+    let names = [
+        "",
+        "x y",
+        "x:",
+        "x-\u{e9}",
+        "host",
+        "content-length",
+        "te",
+        "X-Forwarded-For",
+    ];
     assert_values_refused("deadline-field", &names).await;
 }
 
