@@ -364,6 +364,28 @@ async fn an_upload_that_is_cancelled_is_given_up() {
     }
 }
 
+/// A response that has failed is over, whoever still holds it.
+#[tokio::test]
+async fn an_upload_behind_a_response_that_has_failed_is_given_up() {
+    for server in Server::all().await {
+        let (upload, mut observer) = Upload::large();
+        let client = server.client();
+        let (response, mut peer) = tokio::join!(
+            call(&client, post(&server.uri(), upload)),
+            server.answer("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        );
+        let mut body = response.unwrap().into_body();
+        observer.stuck().await;
+        send(&mut peer, "no\r\n").await;
+        let frame = within(body.frame()).await.expect("no end");
+        assert!(frame.unwrap_err().is_response_body());
+        pass(LINGER + MOMENT).await;
+        observer.dropped().await;
+        ended(peer).await;
+        drop(body);
+    }
+}
+
 /// Its time begins with the end of the response: until then a server may take as long as it likes.
 #[tokio::test]
 async fn an_upload_is_not_given_up_before() {
