@@ -545,3 +545,24 @@ async fn over_http2_the_stream_is_reset_and_no_other() {
         assert_eq!(read(response).await, "no");
     }
 }
+
+/// hyper asks such an upload for nothing more, and leaves it to no task of its own. The one of the connection goes on.
+#[tokio::test]
+async fn over_http2_an_upload_in_one_piece_does_not_end_its_connection() {
+    for then in THEN {
+        let (uri, mut bodies) = http2_server().await;
+        let client = Client::builder().http2_only().build();
+        let (upload, _) = Upload::of(1 << 20, 1 << 20);
+        let response = call(&client, post(&uri, upload)).await.unwrap();
+        let _unread = within(bodies.recv()).await.unwrap();
+        let _kept = then.with(response).await;
+        pass(LINGER + MOMENT).await;
+        // The server takes one connection only.
+        for _ in 0..3 {
+            let (upload, _) = Upload::of(10, 10);
+            let response = call(&client, post(&uri, upload)).await.unwrap();
+            assert_eq!(read(response).await, "no");
+            pass(LINGER + MOMENT).await;
+        }
+    }
+}
