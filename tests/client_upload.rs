@@ -493,9 +493,15 @@ async fn a_tunnel_has_no_such_time() {
     }
 }
 
+/// What an HTTP/2 server takes of one body that nobody reads.
+const STREAM_WINDOW: u32 = 1 << 16;
+
+/// And of all that nobody reads.
+const WINDOW: u32 = 1 << 20;
+
 /// An HTTP/2 server that answers at once, at the URI that is returned, and hands the bodies of the requests out. It takes
-/// little of a body that nobody reads.
-async fn http2_server() -> (String, mpsc::UnboundedReceiver<Incoming>) {
+/// so much of those that nobody reads.
+async fn http2_server(window: u32) -> (String, mpsc::UnboundedReceiver<Incoming>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}/", listener.local_addr().unwrap());
     let (sender, bodies) = mpsc::unbounded_channel();
@@ -509,8 +515,8 @@ async fn http2_server() -> (String, mpsc::UnboundedReceiver<Incoming>) {
             ))))
         });
         let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-            .initial_stream_window_size(1 << 16)
-            .initial_connection_window_size(1 << 20)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(window)
             .serve_connection(TokioIo::new(io), service)
             .await;
     });
@@ -520,7 +526,7 @@ async fn http2_server() -> (String, mpsc::UnboundedReceiver<Incoming>) {
 #[tokio::test]
 async fn over_http2_the_stream_is_reset_and_no_other() {
     for then in THEN {
-        let (uri, mut bodies) = http2_server().await;
+        let (uri, mut bodies) = http2_server(WINDOW).await;
         let client = Client::builder().http2_only().build();
         let (upload, mut observer) = Upload::large();
         let response = call(&client, post(&uri, upload)).await.unwrap();
@@ -550,7 +556,7 @@ async fn over_http2_the_stream_is_reset_and_no_other() {
 #[tokio::test]
 async fn over_http2_an_upload_in_one_piece_does_not_end_its_connection() {
     for then in THEN {
-        let (uri, mut bodies) = http2_server().await;
+        let (uri, mut bodies) = http2_server(WINDOW).await;
         let client = Client::builder().http2_only().build();
         let (upload, _) = Upload::of(1 << 20, 1 << 20);
         let response = call(&client, post(&uri, upload)).await.unwrap();
@@ -565,4 +571,25 @@ async fn over_http2_an_upload_in_one_piece_does_not_end_its_connection() {
             pass(LINGER + MOMENT).await;
         }
     }
+}
+
+#[tokio::test]
+async fn over_http2_an_upload_that_another_leaves_no_room_for_is_given_up() {
+    let (uri, mut bodies) = http2_server(STREAM_WINDOW).await;
+    let client = Client::builder().http2_only().build();
+    let (upload, mut fills) = Upload::large();
+    let _unanswered = call(&client, post(&uri, upload)).await.unwrap();
+    let _unread = within(bodies.recv()).await.unwrap();
+    fills.stuck().await;
+
+    let (upload, mut observer) = Upload::of(1 << 20, 1 << 12);
+    let response = call(&client, post(&uri, upload)).await.unwrap();
+    let mut starved = within(bodies.recv()).await.unwrap();
+    assert_eq!(read(response).await, "no");
+    pass(LINGER + MOMENT).await;
+    observer.dropped().await;
+    assert!(*observer.0.borrow() <= 1 << 12);
+    within(starved.frame()).await.expect("no end").unwrap_err();
+    // The response to this one is not over.
+    fills.stuck().await;
 }
