@@ -364,6 +364,28 @@ async fn an_upload_that_is_cancelled_is_given_up() {
     }
 }
 
+/// A response that has failed is over, whoever still holds it.
+#[tokio::test]
+async fn an_upload_behind_a_response_that_has_failed_is_given_up() {
+    for server in Server::all().await {
+        let (upload, mut observer) = Upload::large();
+        let client = server.client();
+        let (response, mut peer) = tokio::join!(
+            call(&client, post(&server.uri(), upload)),
+            server.answer("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        );
+        let mut body = response.unwrap().into_body();
+        observer.stuck().await;
+        send(&mut peer, "no\r\n").await;
+        let frame = within(body.frame()).await.expect("no end");
+        assert!(frame.unwrap_err().is_response_body());
+        pass(LINGER + MOMENT).await;
+        observer.dropped().await;
+        ended(peer).await;
+        drop(body);
+    }
+}
+
 /// Its time begins with the end of the response: until then a server may take as long as it likes.
 #[tokio::test]
 async fn an_upload_is_not_given_up_before() {
@@ -471,9 +493,15 @@ async fn a_tunnel_has_no_such_time() {
     }
 }
 
+/// What an HTTP/2 server takes of one body that nobody reads.
+const STREAM_WINDOW: u32 = 1 << 16;
+
+/// And of all that nobody reads.
+const WINDOW: u32 = 1 << 20;
+
 /// An HTTP/2 server that answers at once, at the URI that is returned, and hands the bodies of the requests out. It takes
-/// little of a body that nobody reads.
-async fn http2_server() -> (String, mpsc::UnboundedReceiver<Incoming>) {
+/// so much of those that nobody reads.
+async fn http2_server(window: u32) -> (String, mpsc::UnboundedReceiver<Incoming>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}/", listener.local_addr().unwrap());
     let (sender, bodies) = mpsc::unbounded_channel();
@@ -487,8 +515,8 @@ async fn http2_server() -> (String, mpsc::UnboundedReceiver<Incoming>) {
             ))))
         });
         let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-            .initial_stream_window_size(1 << 16)
-            .initial_connection_window_size(1 << 20)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(window)
             .serve_connection(TokioIo::new(io), service)
             .await;
     });
@@ -498,7 +526,7 @@ async fn http2_server() -> (String, mpsc::UnboundedReceiver<Incoming>) {
 #[tokio::test]
 async fn over_http2_the_stream_is_reset_and_no_other() {
     for then in THEN {
-        let (uri, mut bodies) = http2_server().await;
+        let (uri, mut bodies) = http2_server(WINDOW).await;
         let client = Client::builder().http2_only().build();
         let (upload, mut observer) = Upload::large();
         let response = call(&client, post(&uri, upload)).await.unwrap();
@@ -522,4 +550,46 @@ async fn over_http2_the_stream_is_reset_and_no_other() {
         let response = call(&client, post(&uri, upload)).await.unwrap();
         assert_eq!(read(response).await, "no");
     }
+}
+
+/// hyper asks such an upload for nothing more, and leaves it to no task of its own. The one of the connection goes on.
+#[tokio::test]
+async fn over_http2_an_upload_in_one_piece_does_not_end_its_connection() {
+    for then in THEN {
+        let (uri, mut bodies) = http2_server(WINDOW).await;
+        let client = Client::builder().http2_only().build();
+        let (upload, _) = Upload::of(1 << 20, 1 << 20);
+        let response = call(&client, post(&uri, upload)).await.unwrap();
+        let _unread = within(bodies.recv()).await.unwrap();
+        let _kept = then.with(response).await;
+        pass(LINGER + MOMENT).await;
+        // The server takes one connection only.
+        for _ in 0..3 {
+            let (upload, _) = Upload::of(10, 10);
+            let response = call(&client, post(&uri, upload)).await.unwrap();
+            assert_eq!(read(response).await, "no");
+            pass(LINGER + MOMENT).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn over_http2_an_upload_that_another_leaves_no_room_for_is_given_up() {
+    let (uri, mut bodies) = http2_server(STREAM_WINDOW).await;
+    let client = Client::builder().http2_only().build();
+    let (upload, mut fills) = Upload::large();
+    let _unanswered = call(&client, post(&uri, upload)).await.unwrap();
+    let _unread = within(bodies.recv()).await.unwrap();
+    fills.stuck().await;
+
+    let (upload, mut observer) = Upload::of(1 << 20, 1 << 12);
+    let response = call(&client, post(&uri, upload)).await.unwrap();
+    let mut starved = within(bodies.recv()).await.unwrap();
+    assert_eq!(read(response).await, "no");
+    pass(LINGER + MOMENT).await;
+    observer.dropped().await;
+    assert!(*observer.0.borrow() <= 1 << 12);
+    within(starved.frame()).await.expect("no end").unwrap_err();
+    // The response to this one is not over.
+    fills.stuck().await;
 }

@@ -154,4 +154,23 @@ mod tests {
         assert_eq!(read, b"abcdef");
         assert!(body.frame().await.is_none());
     }
+
+    #[test]
+    fn an_answer_to_head_says_the_length_that_it_would_have() {
+        for (status, expected) in [
+            (StatusCode::OK, Some("4")),
+            (StatusCode::NOT_FOUND, Some("4")),
+            // A mistake of whoever made it, which a length would pass on.
+            (StatusCode::NO_CONTENT, None),
+            (StatusCode::EARLY_HINTS, None),
+        ] {
+            let mut response = Response::new(Full::<Bytes>::from("body"));
+            *response.status_mut() = status;
+            let response = without_content(response);
+            let length = response.headers().get(CONTENT_LENGTH);
+            let length = length.map(|length| length.to_str().expect("digits"));
+            assert_eq!((length, response.status()), (expected, status));
+            assert!(response.body().is_end_stream());
+        }
+    }
 }

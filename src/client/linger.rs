@@ -74,8 +74,8 @@ pub(super) struct Executor;
 
 impl rt::Executor<Spawned> for Executor {
     fn execute(&self, spawned: Spawned) {
-        // Over HTTP/2 the task of the connection begins with every body, and spawns another one for what it can't send at
-        // once. Only that one may be ended.
+        // Over HTTP/2 the task of the connection begins with every body, and spawns at least one other for the same call: the
+        // one that sends the rest, or the one that waits for the response. That one may be ended.
         let upload = BEGUN.try_with(Cell::take).ok().flatten();
         TokioExecutor::new().execute(Task {
             spawned,

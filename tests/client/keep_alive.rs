@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server;
-use http::Response;
+use http::{Response, Version};
 use http_body_util::Full;
 use watershed::client::{Client, ClientBuilder};
 
-use crate::common::{Peer, Server, call, get, pass, read, within};
+use crate::common::{Peer, Server, call, echo_server, get, pass, read, within};
 
 const INTERVAL: Duration = Duration::from_secs(3);
 /// As documented.
@@ -86,4 +86,16 @@ fn an_interval_of_zero_is_not_built() {
     let client = ClientBuilder::new().http2_keep_alive_interval(Duration::ZERO);
     let error = client.try_build::<Full<Bytes>>().unwrap_err();
     assert!(error.to_string().contains("zero"), "{error}");
+}
+
+/// It is not added to the clock's now.
+#[tokio::test]
+async fn an_interval_of_for_ever_is_never() {
+    let client: Client<Full<Bytes>> = Client::builder()
+        .http2_only()
+        .http2_keep_alive_interval(Duration::MAX)
+        .build();
+    let answer = call(&client, get(&echo_server().await)).await.unwrap();
+    assert_eq!(answer.version(), Version::HTTP_2);
+    read(answer).await.unwrap();
 }

@@ -359,6 +359,35 @@ async fn its_deadline_is_exact_and_the_call_is_gone_before_the_answer() {
     assert_eq!(ask(&layer.layer(tie), get("/")).await.status, 404);
 }
 
+// L12
+#[tokio::test(start_paused = true)]
+async fn the_service_is_told_the_deadline_and_that_it_is_enforced() {
+    for (own, announced, told) in [
+        (Some(400), None, Some(400)),
+        (Some(400), Some(100), Some(100)),
+        (Some(100), Some(400), Some(100)),
+        (None, Some(100), Some(100)),
+        (None, None, None),
+    ] {
+        let layer = match own {
+            Some(own) => PassthroughLayer::new().within(MS * own),
+            None => PassthroughLayer::new(),
+        };
+        let mut request = post("/", "");
+        if let Some(announced) = announced {
+            let deadline = Deadline::after(MS * announced);
+            request.extensions_mut().insert(deadline);
+        }
+        let expected = told.map(|told| Deadline::after(MS * told).enforced());
+        let service = service_fn(move |request: Sent| async move {
+            let told = request.extensions().get::<Deadline>().copied();
+            assert_eq!(told, expected, "{own:?} {announced:?}");
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        });
+        assert_eq!(ask(&layer.layer(service), request).await.status, 200);
+    }
+}
+
 /// The call has nothing when it is looked at before the deadline, and something when the timer is looked at just after it.
 #[tokio::test(start_paused = true)]
 async fn what_is_there_at_the_deadline_is_seen_though_it_came_between_two_looks() {

@@ -418,3 +418,23 @@ async fn a_frame_that_comes_at_the_idle_limit_is_passed_on_in_a_busy_task() {
         }
     }
 }
+
+/// Nor does it use up the turns of a later one.
+#[tokio::test(start_paused = true)]
+async fn each_wait_for_a_frame_has_its_own_turns() {
+    const TURNS: usize = 40;
+    let service = service_fn(|_: Request<()>| async {
+        let stream = futures_util::stream::iter(0..3).then(|_| async {
+            work(1).await;
+            Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"1")))
+        });
+        Ok::<_, BoxError>(Response::new(StreamBody::new(Box::pin(stream))))
+    });
+    let layer = TimeoutLayer::new(Duration::MAX).idle(10 * MS);
+    let answer = layer.layer(service).oneshot(request()).await;
+    let mut body = answer.expect("in time").into_body();
+    for wait in 0..3 {
+        let frame = in_a_busy_task(body.frame(), TURNS).await;
+        assert!(frame.expect("a frame").is_ok(), "{wait}");
+    }
+}
